@@ -1,0 +1,68 @@
+// Package seam is the one place where the engine of package ota can be put on
+// another machine than the real one: a simulated device whose power can be
+// cut. Nothing outside this module can reach it.
+package seam
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Host is what the engine asks of the machine it runs on.
+type Host interface {
+	// Boot returns an id that is new at every boot.
+	Boot() (string, error)
+	// Process returns an id of this process that no other process of this
+	// boot has or had.
+	Process() (string, error)
+	// Now returns the wall clock, which may be wrong.
+	Now() time.Time
+	// Uptime returns the running time since boot; it never jumps.
+	Uptime() time.Duration
+	// Sleep waits for d or until ctx ends, whose error it then returns.
+	Sleep(ctx context.Context, d time.Duration) error
+	// Space returns what is free for this process on the file system of path
+	// (or of the nearest folder above it that exists), and a word that tells
+	// file systems apart.
+	Space(path string) (bytes, inodes int64, fs string, err error)
+}
+
+// Dir is the folder that the engine keeps its state in. Names are slash
+// separated and relative. WriteFile, Remove, RemoveAll and File.Commit are
+// atomic, and durable when they return nil.
+type Dir interface {
+	// ReadFile returns the content of name, or an error that is fs.ErrNotExist.
+	// It reads at most max bytes, and refuses a longer file.
+	ReadFile(name string, max int64) ([]byte, error)
+	// WriteFile replaces name by data.
+	WriteFile(name string, data []byte) error
+	// Create begins a file that gets its name at Commit.
+	Create(name string) (File, error)
+	// Open opens name for reading.
+	Open(name string) (io.ReadCloser, error)
+	// Size returns the length of name in bytes, or an error that is
+	// fs.ErrNotExist.
+	Size(name string) (int64, error)
+	// Remove removes name; a name that is not there is no error.
+	Remove(name string) error
+	// List returns the names in folder, sorted; none when it is not there.
+	List(folder string) ([]string, error)
+	// Lock takes the folder for this process, waiting at most wait.
+	Lock(ctx context.Context, wait time.Duration) (unlock func() error, err error)
+	// Close lets go of what the Dir holds open.
+	Close() error
+}
+
+// File is a file that is being written under no name yet.
+type File interface {
+	io.Writer
+	// Commit makes the bytes durable and gives them the name.
+	Commit() error
+	// Abort drops the bytes. It does nothing after Commit.
+	Abort() error
+}
+
+// Set puts the Options of package ota that options points to on another host
+// and another state folder. Package ota fills it in.
+var Set func(options any, host Host, dir Dir)
