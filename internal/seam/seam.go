@@ -50,6 +50,8 @@ type Dir interface {
 	List(folder string) ([]string, error)
 	// Lock takes the folder for this process, waiting at most wait.
 	Lock(ctx context.Context, wait time.Duration) (unlock func() error, err error)
+	// Sync makes durable everything that File.Place named before.
+	Sync() error
 	// Close lets go of what the Dir holds open.
 	Close() error
 }
@@ -59,7 +61,12 @@ type File interface {
 	io.Writer
 	// Commit makes the bytes durable and gives them the name.
 	Commit() error
-	// Abort drops the bytes. It does nothing after Commit.
+	// Place gives the bytes the name without making either durable: until
+	// Dir.Sync returned, a power cut may leave the name with anything under
+	// it or none at all. It is for content that is verified whenever it is
+	// read, where thousands of files share one Sync.
+	Place() error
+	// Abort drops the bytes. It does nothing after Commit or Place.
 	Abort() error
 }
 
