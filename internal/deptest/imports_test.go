@@ -1,0 +1,124 @@
+package deptest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A ban keeps foreign code out of what a package links. banned may end in /... for
+// everything below it.
+type ban struct {
+	from, banned string
+	reason       string
+}
+
+const (
+	goTUF  = "github.com/theupdateframework/go-tuf/v2/..."
+	docker = "github.com/docker/docker/..."
+)
+
+var bans = []ban{
+	{"ota", "net/http", "a guard links ota and micro and has no use for a network"},
+	{"ota", goTUF, "other sources than TUF repositories are possible, and a guard needs none"},
+	{"ota", docker, "a device without containers must not pay for them"},
+	{"ota/release", "net/http", "documents are parsed without a network"},
+	{"ota/release", "os/exec", "documents are data"},
+	{"ota/durable", "net/http", "a vendor's backend links it alone"},
+	{"ota/otatest", "github.com/stretchr/testify/...", "whoever runs our suites must not inherit testify"},
+	{"micro", "net/http", "a guard links ota and micro and has no use for a network"},
+	{"micro", goTUF, "a guard links ota and micro and has no use for a repository"},
+	{"micro", docker, "a device without containers must not pay for them"},
+	{"ota/fetch", goTUF, "transport knows nothing of trust"},
+	{"ota/tuf", module + "/ota/publish", "keys and signing stay at the publisher"},
+	{"examples/agent", docker, "an agent for files is small"},
+	{"examples/agent", module + "/ota/publish", "keys and signing stay at the publisher"},
+	{"examples/agent", "testing", "a device binary holds no test code"},
+	{"examples/embed", docker, "firmware for files is small"},
+	{"examples/embed", module + "/ota/publish", "keys and signing stay at the publisher"},
+	{"examples/embed", "testing", "a device binary holds no test code"},
+	{"ota/publish", "github.com/pawl-ota/pawl/ota", "the publisher runs on a maker's desk, the engine on a device"},
+}
+
+func TestLinkedPackages(t *testing.T) {
+	all := allPackages(t)
+	for _, b := range bans {
+		p, ok := all[b.from]
+		require.True(t, ok, "package %s is not there", b.from)
+		for _, dep := range p.Deps {
+			assert.False(t, matches(b.banned, dep), "%s links %s: %s", b.from, dep, b.reason)
+		}
+	}
+}
+
+// only lists the packages that may import something by themselves.
+var only = []struct {
+	what    string
+	allowed []string
+	reason  string
+}{
+	{goTUF, []string{"ota/tuf", "ota/publish", "internal/e2e/testdata/baseline"}, "one package a side knows go-tuf"},
+	{docker, []string{"container"}, "one package knows the Docker client"},
+	{"github.com/google/renameio/v2", []string{"ota/durable"}, "durable steps stand in one place"},
+	{"net/http", []string{"ota/fetch", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
+	{"github.com/stretchr/testify/...", nil, "testify is for tests"},
+	{"log", nil, "a library returns errors and leaves logging to its embedder"},
+}
+
+func TestWhoImports(t *testing.T) {
+	all := allPackages(t)
+	for _, rule := range only {
+		for path, p := range all {
+			if slices.Contains(rule.allowed, path) {
+				continue
+			}
+			for _, imported := range p.Imports {
+				assert.False(t, matches(rule.what, imported), "%s imports %s: %s", path, imported, rule.reason)
+			}
+		}
+	}
+}
+
+// TestUnexpectedDependency has every module that a device binary links named
+// here, so that a new one is a decision.
+func TestUnexpectedDependency(t *testing.T) {
+	known := []string{
+		module,
+		"github.com/cenkalti/backoff/v5",
+		"github.com/google/go-containerregistry",
+		"github.com/google/renameio/v2",
+		"github.com/hashicorp/go-cleanhttp",
+		"github.com/hashicorp/go-retryablehttp",
+		"github.com/klauspost/compress",
+		"github.com/opencontainers/go-digest",
+		"github.com/secure-systems-lab/go-securesystemslib",
+		"github.com/sigstore/protobuf-specs",
+		"github.com/sigstore/sigstore",
+		"github.com/theupdateframework/go-tuf/v2",
+		"golang.org/x/crypto",
+		"golang.org/x/sys",
+		"golang.org/x/term",
+		"golang.org/x/time",
+		"google.golang.org/genproto",
+		"google.golang.org/protobuf",
+	}
+	for _, dep := range allPackages(t)["examples/agent"].Deps {
+		if first, _, _ := strings.Cut(dep, "/"); !strings.Contains(first, ".") {
+			continue
+		}
+		assert.True(t, slices.ContainsFunc(known, func(m string) bool { return matches(m+"/...", dep) }),
+			"the agent links %s, of a module that is not listed", dep)
+	}
+}
+
+// matches reports whether path is what pattern names: itself, or with /...
+// itself and everything below it.
+func matches(pattern, path string) bool {
+	if below, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return path == below || strings.HasPrefix(path, below+"/")
+	}
+	return path == pattern
+}
