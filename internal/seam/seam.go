@@ -6,6 +6,7 @@ package seam
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"time"
 )
 
@@ -73,3 +74,8 @@ type File interface {
 // Set puts the Options of package ota that options points to on another host
 // and another state folder. Package ota fills it in.
 var Set func(options any, host Host, dir Dir)
+
+// Step, when a test set it, stands between ota/durable and every call of it
+// that changes what a power cut leaves behind: it sees them in order, and may
+// leave one out or fail it.
+var Step atomic.Pointer[func(op, path string, call func() error) error]

@@ -114,10 +114,10 @@ func (d *Dir) Size(name string) (int64, error) {
 // open opens a regular file; it neither follows a link nor waits for the
 // other end of a pipe.
 func (d *Dir) open(name string) (*os.File, int64, error) {
-	if err := checkName(name); err != nil {
+	if _, err := d.Size(name); err != nil {
 		return nil, 0, err
 	}
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot read %s: %w", name, err)
 	}

@@ -20,10 +20,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/google/renameio/v2"
+
+	"github.com/pawl-ota/pawl/internal/seam"
 )
 
 // Errors that a caller branches on.
@@ -46,14 +47,9 @@ var (
 // carries it after a power cut is garbage.
 const tempPrefix = ".pawl-tmp-"
 
-// hook, when a test set it, stands between the functions of this package and
-// the calls that change the disk: it sees every one in order, and may leave
-// it out or fail it.
-var hook atomic.Pointer[func(op, path string, call func() error) error]
-
 // step makes one call that changes what a power cut leaves behind.
 func step(op, path string, call func() error) error {
-	if h := hook.Load(); h != nil {
+	if h := seam.Step.Load(); h != nil {
 		return (*h)(op, path, call)
 	}
 	return call()

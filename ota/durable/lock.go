@@ -28,7 +28,7 @@ const lockPoll = 100 * time.Millisecond
 // Lock removes what a power cut left half written and sees to the reserve for
 // a full disk. unlock may be called once.
 func (d *Dir) Lock(ctx context.Context, wait time.Duration) (unlock func() error, err error) {
-	f, err := d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the state folder: %w", err)
 	}

@@ -46,7 +46,8 @@ func (d *Dir) replenish() {
 }
 
 func (d *Dir) makeReserve() error {
-	f, err := d.root.OpenFile(reserveName, os.O_RDWR|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	_ = d.root.Remove(reserveName)
+	f, err := d.root.OpenFile(reserveName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot make the reserve: %w", err)
 	}
