@@ -1,32 +1,30 @@
 package codec
 
 import (
-	"bytes"
 	"encoding/binary"
 	"iter"
 )
 
 // Script returns the splice script, not yet compressed, that makes to from
-// from. Both are texts of lines. Lines that are equal are copied; one that
-// changed in the middle costs what changed. name returns what lines are paired
-// by; the named lines come in the same order in both texts, which before says.
-// For any other text the script is right too, and long.
-func Script(from, to []byte, name func(line []byte) []byte, before func(a, b []byte) bool) []byte {
+// from. Both are given as named pieces in rising order of their names, each name
+// once. A piece that is the same in both is copied; one that changed in its
+// middle costs what changed.
+func Script(from, to iter.Seq2[string, []byte]) []byte {
 	var w scriptWriter
-	next, stop := iter.Pull(bytes.Lines(from))
+	next, stop := iter.Pull2(from)
 	defer stop()
-	old, ok := next()
-	for line := range bytes.Lines(to) {
-		for ok && before(name(old), name(line)) {
+	oldName, old, ok := next()
+	for name, piece := range to {
+		for ok && oldName < name {
 			w.step(stepSkip, len(old), nil)
-			old, ok = next()
+			oldName, old, ok = next()
 		}
-		if !ok || before(name(line), name(old)) {
-			w.step(stepInsert, len(line), line)
+		if !ok || oldName > name {
+			w.step(stepInsert, len(piece), piece)
 			continue
 		}
-		w.change(old, line)
-		old, ok = next()
+		w.change(old, piece)
+		oldName, old, ok = next()
 	}
 	w.flush()
 	return w.script
@@ -36,7 +34,7 @@ func Script(from, to []byte, name func(line []byte) []byte, before func(a, b []b
 // end needs no step.
 type scriptWriter struct {
 	script []byte
-	last   int
+	last   int // step that n bytes wait for
 	n      int
 	data   []byte // of an insert
 }
@@ -54,25 +52,25 @@ func (w *scriptWriter) step(step, n int, data []byte) {
 }
 
 func (w *scriptWriter) flush() {
-	if w.n > 0 && w.last >= 0 {
+	if w.n > 0 {
 		w.script = binary.AppendUvarint(w.script, uint64(w.n)<<2|uint64(w.last))
 		w.script = append(w.script, w.data...)
 	}
 	w.n, w.data = 0, w.data[:0]
 }
 
-// change makes line from old: what both start and end with is copied.
-func (w *scriptWriter) change(old, line []byte) {
+// change makes piece from old: what both start and end with is copied.
+func (w *scriptWriter) change(old, piece []byte) {
 	head := 0
-	for head < min(len(old), len(line)) && old[head] == line[head] {
+	for head < min(len(old), len(piece)) && old[head] == piece[head] {
 		head++
 	}
 	tail := 0
-	for tail < min(len(old), len(line))-head && old[len(old)-1-tail] == line[len(line)-1-tail] {
+	for tail < min(len(old), len(piece))-head && old[len(old)-1-tail] == piece[len(piece)-1-tail] {
 		tail++
 	}
 	w.step(stepCopy, head, nil)
 	w.step(stepSkip, len(old)-head-tail, nil)
-	w.step(stepInsert, len(line)-head-tail, line[head:len(line)-tail])
+	w.step(stepInsert, len(piece)-head-tail, piece[head:len(piece)-tail])
 	w.step(stepCopy, tail, nil)
 }
