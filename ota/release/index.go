@@ -44,7 +44,7 @@ type Entry struct {
 // Xattr is one extended attribute.
 type Xattr struct {
 	Name  string `json:"n"`
-	Value []byte `json:"v"`
+	Value []byte `json:"v,omitempty"`
 }
 
 // Index lists the tree of a component of kind "files": the root first, the

@@ -1,0 +1,72 @@
+package release_test
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+func sum(s string) release.Digest { return release.Sum([]byte(s)) }
+
+func blob(s string) release.Blob {
+	return release.Blob{Digest: sum(s), Size: int64(len(s))}
+}
+
+// sampleRelease uses every field.
+func sampleRelease() *release.Release {
+	return &release.Release{
+		Format:        release.Format,
+		ID:            release.ID{Product: "gateway", Variant: "arm64", Seq: 7},
+		Version:       "1.7.0-ü<&>",
+		Attempt:       2,
+		Hardware:      []string{"rev A", "rev-b"},
+		SecurityFloor: 5,
+		Issued:        time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC),
+		Components: []release.Component{
+			{Name: "app", Kind: "files", Index: blob("index"), Keep: release.Keep{Previous: 1, Repair: release.RepairChanged},
+				Options: json.RawMessage(`{"a":[1,{"b":null}],"c":{"a":"a"}}`)},
+			{Name: "models", Kind: "files", Index: blob("other"), Keep: release.Keep{Previous: 0, Repair: release.RepairNone}},
+		},
+	}
+}
+
+// sampleIndex uses every type of entry and every field.
+func sampleIndex() *release.Index {
+	return &release.Index{Entries: []release.Entry{
+		{Path: ".", Type: release.Dir, Mode: 0o755},
+		{Path: "-dash", Type: release.File, Mode: 0o600, Blob: release.Blob{Digest: release.Sum(nil)}},
+		{Path: "bin", Type: release.Dir, Mode: 0o1777, UID: 1, GID: 2},
+		{Path: "bin-old", Type: release.Symlink, Mode: 0o777, Target: "../outside/<&>"},
+		{Path: "bin/app", Type: release.File, Mode: 0o4755, UID: 4294967295, Blob: blob("app"),
+			Xattrs: []release.Xattr{{Name: "security.capability", Value: []byte{1, 0, 0, 2}}, {Name: "user.empty"}}},
+		{Path: "data", Type: release.Carry},
+		{Path: "é\u2028 \n\"", Type: release.File, Blob: blob("app")},
+	}}
+}
+
+func sampleRows() []release.TableRow {
+	return []release.TableRow{
+		{Digest: sum("index"), Pack: 1, Offset: 0, Length: 90, Codec: release.Zstd},
+		{Digest: sum("app"), Pack: 0, Offset: 10, Length: 3, Codec: release.Raw},
+		{Digest: sum("empty"), Pack: 1, Offset: 100, Length: 0, Codec: release.Raw},
+		{Digest: sum("other"), Pack: 0, Offset: 1 << 33, Length: 1<<32 + 1, Codec: release.Zstd},
+	}
+}
+
+func sampleLocator(table []byte) *release.Locator {
+	return &release.Locator{
+		Format:  release.LocatorFormat,
+		ID:      release.ID{Product: "gateway", Variant: "arm64", Seq: 7},
+		Release: sum("release"),
+		Packs: []release.Pack{
+			{Name: release.PackName(sum("pack 0")), Size: 1 << 34},
+			{Name: release.PackName(sum("pack 1")), Size: 200},
+		},
+		Table: release.Blob{Digest: release.Sum(table), Size: int64(len(table))},
+		Patches: []release.Patch{
+			{To: blob("index"), From: sum("index 6"), Pack: 1, Offset: 100, Length: 50, Codec: release.Splice},
+			{To: blob("index"), From: sum("index 5"), Pack: 1, Offset: 150, Length: 40, Codec: release.Splice},
+		},
+	}
+}

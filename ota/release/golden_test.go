@@ -1,0 +1,62 @@
+package release_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares data with a file of format 0 as it was first written.
+func golden(t *testing.T, name string, data []byte) []byte {
+	path := filepath.Join("testdata", "format-0", name)
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return want
+}
+
+// TestGolden reads files as they were written when format 0 was made, and
+// writes the documents to the same bytes again.
+func TestGolden(t *testing.T) {
+	data, err := sampleRelease().Encode()
+	require.NoError(t, err)
+	want := golden(t, "release.json", data)
+	require.Equal(t, string(want), string(data))
+	_, err = release.Parse(want)
+	require.NoError(t, err)
+
+	want = golden(t, "index.jsonl", encodeIndex(t, sampleIndex()))
+	require.Equal(t, string(want), string(encodeIndex(t, sampleIndex())))
+	_, err = release.ReadIndex(bytes.NewReader(want), 0)
+	require.NoError(t, err)
+
+	// What compresses a table may change its bytes; old ones have to be read.
+	table := golden(t, "table.zst", sampleTable(t))
+	l := sampleLocator(table)
+	data, err = l.Encode()
+	require.NoError(t, err)
+	want = golden(t, "locator.json", data)
+	require.Equal(t, string(want), string(data))
+	l, err = release.ParseLocator(want)
+	require.NoError(t, err)
+	parsed, err := release.ParseTable(table, l)
+	require.NoError(t, err)
+	require.Equal(t, len(sampleRows()), parsed.Len())
+
+	require.Equal(t, componentDigest, sampleRelease().Components[0].Digest().String())
+}
+
+// componentDigest is what devices have recorded of the first component of
+// sampleRelease.
+const componentDigest = "d5a80391b0633c17616344ef129b1dbed76dac44785420bf5f0de371aebe0125"
