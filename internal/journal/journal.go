@@ -77,7 +77,7 @@ func Open(dir Dir) (*Journal, Found, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil && !unreadable(err) {
+		if err != nil && passing(err) {
 			return nil, Found{}, fmt.Errorf("cannot read the journal: %w", err)
 		}
 		generation, body, err := decode(data, err)
@@ -164,9 +164,13 @@ func decode(data []byte, readErr error) (uint64, []byte, error) {
 	return generation, body, nil
 }
 
-// unreadable reports whether a read error is the medium's word that the
-// content is gone, and not a passing want of this process.
-func unreadable(err error) bool {
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EUCLEAN) ||
-		errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ELOOP)
+// passing reports whether a read error is a want of this process that may be
+// over soon, and not the medium's word that the content is gone.
+func passing(err error) bool {
+	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.EPERM, syscall.EINTR} {
+		if errors.Is(err, want) {
+			return true
+		}
+	}
+	return false
 }
