@@ -1,0 +1,277 @@
+package ota
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Stage brings everything that the release needs onto the device, and touches
+// nothing that runs. Before anything but the indexes is fetched the need is
+// compared with the free space (ErrNoSpace).
+//
+// When Stage returns an error the transaction stays open: call it again to go
+// on with what is there, or Rollback to drop it.
+func (t *Tx) Stage(ctx context.Context) error {
+	leave, err := t.u.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s, err := t.open(Staging, Staged)
+	if err != nil {
+		return err
+	}
+	if s.State == Staged {
+		return nil
+	}
+	return t.u.stage(ctx, s, t.rel)
+}
+
+func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) error {
+	err := u.stageAll(ctx, t, r)
+	t.Bytes += u.taken()
+	if err != nil {
+		return fmt.Errorf("cannot stage %s: %w", t.To, err)
+	}
+	t.State = Staged
+	if err := u.save(); err != nil {
+		return err
+	}
+	u.report(Progress{Step: "staged"})
+	return nil
+}
+
+func (u *Updater) stageAll(ctx context.Context, t *txState, r *release.Release) error {
+	c, err := u.contentOf(t)
+	if err != nil {
+		return err
+	}
+	if err := u.fetchIndexes(ctx, c, r); err != nil {
+		return err
+	}
+	if err := u.precheck(ctx, c, t, r); err != nil {
+		return err
+	}
+	for i := range t.Parts {
+		if err := u.stagePart(ctx, c, t, r, &t.Parts[i]); err != nil {
+			return fmt.Errorf("%s: %w", t.Parts[i].Name, err)
+		}
+	}
+	if err := u.dir.Sync(); err != nil {
+		return fmt.Errorf("cannot make the local copy durable: %w", err)
+	}
+	return ctx.Err()
+}
+
+// contentOf returns where the content of t comes from.
+func (u *Updater) contentOf(t *txState) (*content, error) {
+	c := &content{u: u}
+	if t.Back {
+		return c, nil
+	}
+	if u.opts.Source == nil {
+		return nil, fmt.Errorf("cannot fetch %s: %w", t.To, ErrNoSource)
+	}
+	data, err := u.store().get(t.Locator, release.MaxLocator)
+	if err != nil {
+		return nil, err
+	}
+	if c.locator, err = release.ParseLocator(data); err != nil {
+		return nil, err
+	}
+	c.source = u.opts.Source
+	return c, nil
+}
+
+// local returns content that uses nothing but the device.
+func (u *Updater) local() *content { return &content{u: u} }
+
+// fetchIndexes brings the index of every component into the local copy, where
+// a rollback, a verify and the next delta need it.
+func (u *Updater) fetchIndexes(ctx context.Context, c *content, r *release.Release) error {
+	for _, comp := range r.Components {
+		if err := u.keepBlob(ctx, c, comp.Index); err != nil {
+			return fmt.Errorf("index of %s: %w", comp.Name, err)
+		}
+	}
+	return nil
+}
+
+// keepBlob makes sure that b is in the local copy. It is durable after the
+// next Sync of the state directory.
+func (u *Updater) keepBlob(ctx context.Context, c *content, b release.Blob) (err error) {
+	if r, ok, err := u.store().open(b); err == nil && ok && c.whole(r, b) {
+		return nil
+	}
+	r, err := c.Open(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	f, err := u.dir.Create(u.store().name(b.Digest))
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, r); err != nil {
+		return errors.Join(err, f.Abort())
+	}
+	return f.Place()
+}
+
+// stagePart stages one component and keeps of it what its Keep asks for.
+func (u *Updater) stagePart(ctx context.Context, c *content, t *txState, r *release.Release, p *txPart) error {
+	b, comp, err := u.component(r, p.Name)
+	if err != nil {
+		return err
+	}
+	if p.Same {
+		p.Effect = Live
+	} else {
+		c.keeps = comp.Keep.Repair == release.RepairChanged || comp.Keep.Repair == release.RepairFull
+		if p.Effect, err = u.stageWith(ctx, c, t, b, comp); err != nil {
+			return err
+		}
+	}
+	if comp.Keep.Repair != release.RepairFull {
+		return nil
+	}
+	blobs, err := u.blobsOf(ctx, c, b, comp)
+	if err != nil {
+		return err
+	}
+	for _, blob := range blobs {
+		if err := u.keepBlob(ctx, c, blob); err != nil {
+			return fmt.Errorf("cannot keep a local copy: %w", err)
+		}
+	}
+	return nil
+}
+
+func (u *Updater) stageWith(ctx context.Context, c *content, t *txState, b Backend, comp release.Component) (e Effect, err error) {
+	var brought int64
+	c.progress = func(n int64) {
+		brought += n
+		u.report(Progress{Step: "fetch", Component: comp.Name, Done: brought})
+	}
+	u.report(Progress{Step: "stage", Component: comp.Name})
+	err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
+		e, err = b.Stage(ctx, t.ID, comp, c)
+		return err
+	})
+	if err == nil && !knownEffect(e) {
+		err = fmt.Errorf("its backend answered with the effect %.40q", e)
+	}
+	return cmp.Or(e, Live), err
+}
+
+// blobsOf lists what a component consists of.
+func (u *Updater) blobsOf(ctx context.Context, c *content, b Backend, comp release.Component) ([]release.Blob, error) {
+	l, ok := b.(Lister)
+	if !ok {
+		return nil, fmt.Errorf("%w: the backend of %q cannot keep a full local copy", ErrComponent, comp.Name)
+	}
+	return l.Blobs(ctx, comp, c)
+}
+
+// precheck compares what staging takes with what is free.
+func (u *Updater) precheck(ctx context.Context, c *content, t *txState, r *release.Release) error {
+	var needs []Need
+	for _, p := range t.Parts {
+		b, comp, err := u.component(r, p.Name)
+		if err != nil {
+			return err
+		}
+		if budgeter, ok := b.(Budgeter); ok && !p.Same {
+			n, err := budgeter.Budget(ctx, comp, c)
+			if err != nil {
+				return fmt.Errorf("cannot tell what %s needs: %w", p.Name, err)
+			}
+			needs = append(needs, n...)
+		}
+		n, err := u.keepNeed(ctx, c, b, comp)
+		if err != nil {
+			return err
+		}
+		needs = append(needs, n)
+	}
+	return u.enough(needs)
+}
+
+// blockSize is what a small file takes at least.
+const blockSize = 4096
+
+// keepNeed is what the local copy of one component will take.
+func (u *Updater) keepNeed(ctx context.Context, c *content, b Backend, comp release.Component) (Need, error) {
+	n := Need{Path: u.opts.Dir}
+	_, lists := b.(Lister)
+	if comp.Keep.Repair == release.RepairNone || comp.Keep.Repair == release.RepairChanged && !lists {
+		return n, nil
+	}
+	blobs, err := u.blobsOf(ctx, c, b, comp)
+	if err != nil {
+		return n, err
+	}
+	for _, blob := range blobs {
+		if u.store().has(blob) || comp.Keep.Repair == release.RepairChanged && c.isLocal(ctx, blob) {
+			continue
+		}
+		n.Bytes += (blob.Size + blockSize - 1) / blockSize * blockSize
+		n.Inodes++
+	}
+	return n, nil
+}
+
+// enough adds up the needs per file system and compares.
+func (u *Updater) enough(needs []Need) error {
+	sums := map[string]*SpaceError{}
+	for _, n := range needs {
+		if n.Path == "" || n.Bytes == 0 && n.Inodes == 0 {
+			continue
+		}
+		bytes, inodes, id, err := u.host.Space(n.Path)
+		if err != nil {
+			return err
+		}
+		s := sums[id]
+		if s == nil {
+			s = &SpaceError{Path: n.Path, FreeBytes: bytes, FreeInodes: inodes, Reserve: u.opts.Reserve}
+			sums[id] = s
+		}
+		s.NeedBytes += n.Bytes
+		s.NeedInodes += n.Inodes
+	}
+	for _, id := range slices.Sorted(maps.Keys(sums)) {
+		s := sums[id]
+		if s.NeedBytes+s.Reserve > s.FreeBytes || s.NeedInodes > s.FreeInodes {
+			return s
+		}
+	}
+	return nil
+}
+
+// counter is a Source that counts all that it fetches, metadata too.
+type counter interface{ Bytes() int64 }
+
+// readBytes is how many bytes were fetched in this process.
+func (u *Updater) readBytes() int64 {
+	if s, ok := u.opts.Source.(counter); ok {
+		return s.Bytes()
+	}
+	return u.fetched
+}
+
+// taken returns what was fetched since the last look for a release, or since
+// taken was called last.
+func (u *Updater) taken() int64 {
+	all := u.readBytes()
+	n := all - u.counted
+	u.counted = all
+	return n
+}
