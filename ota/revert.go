@@ -1,0 +1,221 @@
+package ota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// errTakenBack is the cause of a way back that is nobody's failure.
+var errTakenBack = errors.New("taken back as asked")
+
+// maxRearms is how many boots are asked for one after the other, after the
+// commit point or on the way back.
+const maxRearms = 3
+
+// retryPauses are what is waited between tries of one Commit or Revert.
+var retryPauses = []time.Duration{time.Second, 4 * time.Second}
+
+// takeBack records that the way is back and goes it. It returns cause when the
+// device is as it was, and else also ErrRebootPending or ErrStuck.
+func (u *Updater) takeBack(ctx context.Context, t *txState, reason string, b blame, cause error) error {
+	if u.poison != nil {
+		return errors.Join(fmt.Errorf("%w: %w", ErrPoisoned, u.poison), cause)
+	}
+	if t.State != Reverting {
+		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b
+		t.Armed, t.Rearms, t.Elapsed = "", 0, 0
+		if err := u.save(); err != nil {
+			return errors.Join(err, cause)
+		}
+	}
+	if err := u.revert(ctx, t); err != nil {
+		return errors.Join(err, cause)
+	}
+	return cause
+}
+
+// revert goes the way back from any point of it. It returns nil when the
+// device is as it was, and records that.
+func (u *Updater) revert(ctx context.Context, t *txState) error {
+	ctx = context.WithoutCancel(ctx)
+	for _, p := range slices.Backward(activationOrder(t.Parts)) {
+		b, c, err := u.reverting(p.Name)
+		if err != nil {
+			return u.stuck(t, false, err)
+		}
+		u.report(Progress{Step: "revert", Component: p.Name})
+		if err := u.persist(ctx, func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }); err != nil {
+			return u.stuck(t, false, fmt.Errorf("cannot revert %s: %w", p.Name, err))
+		}
+		u.kick()
+	}
+	reboot, err := u.allOld(ctx, t)
+	if err != nil {
+		return u.stuck(t, false, err)
+	}
+	if reboot {
+		return u.askReboot(t, false)
+	}
+	return u.reverted(ctx, t)
+}
+
+// activationOrder returns the parts that change: first those that need a
+// reboot, then the others, each class in the release's order.
+func activationOrder(parts []txPart) []txPart {
+	var order []txPart
+	for _, class := range []func(Effect) bool{isReboot, notReboot} {
+		for _, p := range parts {
+			if !p.Same && class(p.Effect) {
+				order = append(order, p)
+			}
+		}
+	}
+	return order
+}
+
+// reverting returns what Revert is called with. Where the release document
+// was lost the name has to do: a backend goes back by what it noted itself.
+func (u *Updater) reverting(name string) (Backend, release.Component, error) {
+	if u.rel != nil {
+		return u.component(u.rel, name)
+	}
+	b, err := u.backend(name)
+	return b, release.Component{Name: name}, err
+}
+
+// persist calls one step of a backend until it succeeds, a bounded number of
+// times.
+func (u *Updater) persist(ctx context.Context, step func(context.Context) error) error {
+	for try := 0; ; try++ {
+		err := u.run(ctx, u.opts.StepLimit, step)
+		if err == nil || try == len(retryPauses) || u.poison != nil {
+			return err
+		}
+		u.report(Progress{Step: "retry", Err: err})
+		if err := u.host.Sleep(ctx, retryPauses[try]); err != nil {
+			return err
+		}
+		u.kick()
+	}
+}
+
+// allOld asks the device whether everything is as it was, and whether that
+// still takes a boot.
+func (u *Updater) allOld(ctx context.Context, t *txState) (reboot bool, err error) {
+	for _, p := range t.Parts {
+		a, err := u.active(ctx, p.Name)
+		switch {
+		case err != nil:
+			return false, err
+		case asBefore(a, p.Before):
+		case p.Before.State == Whole && a.Next == p.Before.Digest:
+			reboot = true
+		default:
+			return false, fmt.Errorf("%s was reverted, but the device says %s, and said %s before", p.Name, describe(a), describe(p.Before))
+		}
+	}
+	return reboot, nil
+}
+
+// asBefore compares what is with what was. What was mixed has no name that it
+// could be compared by.
+func asBefore(now, before Active) bool {
+	switch before.State {
+	case Whole:
+		return now.Is(before.Digest) && (now.Next.IsZero() || now.Next == before.Digest)
+	case None:
+		return now.State == None
+	default:
+		return true
+	}
+}
+
+// askReboot records that this boot has to end, a bounded number of times.
+func (u *Updater) askReboot(t *txState, forward bool) error {
+	if t.Rearms++; t.Rearms > maxRearms {
+		return u.stuck(t, forward, fmt.Errorf("%d boots did not bring up what was armed", maxRearms))
+	}
+	t.Armed = u.boot
+	if err := u.save(); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: on the way %s", ErrRebootPending, t.State)
+}
+
+// stuck records that neither way could be gone to its end, for now.
+func (u *Updater) stuck(t *txState, forward bool, cause error) error {
+	if u.poison != nil {
+		return fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
+	}
+	t.State, t.Forward, t.Rearms = Stuck, forward, 0
+	if why := clip(cause.Error(), maxReason/2); !strings.Contains(t.Reason, why) {
+		t.Reason = clip(strings.TrimPrefix(t.Reason+"; "+why, "; "), maxReason)
+	}
+	t.Tries++
+	u.retryAt = u.host.Uptime() + backoff(t.Tries)
+	if err := u.save(); err != nil {
+		return err
+	}
+	u.disarm()
+	return fmt.Errorf("%w: %w", ErrStuck, cause)
+}
+
+// reverted records that the device is as it was before t.
+func (u *Updater) reverted(ctx context.Context, t *txState) error {
+	r := t.result()
+	r.State = Reverted
+	// The program that runs may be the one that was just taken back: it was
+	// started after the switch.
+	if t.needs(NeedsRestart) && t.By != "" && t.By != u.process {
+		r.Needs = NeedsRestart
+	}
+	r = u.end(t, r)
+	if t.Blame != blameNone && !t.Back {
+		u.rec.hold(t.To.ID, u.attempt(), t.Blame == blameRelease, u.host.Now(), t.Reason)
+	}
+	u.rec.Tx = nil
+	if n := len(u.rec.Over); n > 0 {
+		last := u.rec.Over[n-1]
+		u.rec.Tx, u.rec.Over = &last, u.rec.Over[:n-1]
+	}
+	return u.close(ctx, r)
+}
+
+func (u *Updater) attempt() uint32 {
+	if u.rel == nil {
+		return 0
+	}
+	return u.rel.Attempt
+}
+
+// end writes the history's line of t.
+func (u *Updater) end(t *txState, r Result) Result {
+	r.Ended = u.host.Now().UTC().Truncate(time.Second)
+	r.Bytes = t.Bytes
+	r.Reason = clip(r.Reason, 512)
+	u.rec.remember(r)
+	return r
+}
+
+// close makes the end of a transaction durable, and then drops what it leaves
+// behind.
+func (u *Updater) close(ctx context.Context, r Result) error {
+	u.rec.Owed, u.rel = true, nil
+	if u.rec.Tx != nil { // an older one that is stuck is open again
+		u.rel, _ = u.document(u.rec.Tx.To.Digest)
+	}
+	u.ended = &r
+	if err := u.save(); err != nil {
+		return err
+	}
+	u.disarm()
+	u.report(Progress{Step: string(r.State), State: r.State, To: r.To, Tx: r.Tx})
+	u.tidy(ctx)
+	return nil
+}

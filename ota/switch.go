@@ -1,0 +1,238 @@
+package ota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Activate makes the staged release what runs, on trial. Components that need
+// a reboot are only armed; the others follow in the boot in which those came
+// up, from Resume. Result().Needs then says what has to happen first.
+//
+// When a component cannot be activated, or ctx ends, everything is taken back
+// before Activate returns the reason. It returns ErrWatchdog, with nothing
+// changed, where the watchdog could not be armed.
+func (t *Tx) Activate(ctx context.Context) error {
+	leave, err := t.u.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s, err := t.open(Staged, Activating)
+	if err != nil {
+		return err
+	}
+	return t.u.activate(ctx, s, t.rel)
+}
+
+func (u *Updater) activate(ctx context.Context, t *txState, r *release.Release) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := u.arm(); err != nil {
+		return err
+	}
+	t.State, t.By = Activating, u.process
+	if t.needs(NeedsReboot) {
+		t.Armed = u.boot
+	} else {
+		t.Live = begun
+	}
+	if err := u.save(); err != nil {
+		return err
+	}
+	var err error
+	if t.Armed != "" {
+		err = u.activateParts(ctx, t, r, isReboot)
+	} else {
+		err = u.activateParts(ctx, t, r, notReboot)
+	}
+	if err != nil {
+		return u.takeBack(ctx, t, "cannot activate: "+err.Error(), blameCut, err)
+	}
+	t.State, t.Seen, t.SeenBoot = InTrial, u.process, u.boot
+	if t.Armed == "" {
+		t.Live = done
+	}
+	return u.save()
+}
+
+func isReboot(e Effect) bool  { return e == NeedsReboot }
+func notReboot(e Effect) bool { return e != NeedsReboot }
+
+// activateParts activates every component that changes and whose effect is of
+// the class, and checks with the device that it worked.
+func (u *Updater) activateParts(ctx context.Context, t *txState, r *release.Release, class func(Effect) bool) error {
+	for _, p := range t.Parts {
+		if p.Same || !class(p.Effect) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := u.activatePart(ctx, t, r, p); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	return ctx.Err()
+}
+
+func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Release, p txPart) error {
+	b, c, err := u.component(r, p.Name)
+	if err != nil {
+		return err
+	}
+	u.report(Progress{Step: "activate", Component: p.Name})
+	err = u.run(context.WithoutCancel(ctx), u.opts.StepLimit, func(ctx context.Context) error {
+		return b.Activate(ctx, t.ID, c)
+	})
+	if err != nil {
+		return err
+	}
+	a, err := u.active(context.WithoutCancel(ctx), p.Name)
+	if err != nil {
+		return err
+	}
+	if !a.Is(p.Digest) && (p.Effect != NeedsReboot || a.Next != p.Digest) {
+		return fmt.Errorf("it was activated, but the device says %s", describe(a))
+	}
+	u.kick()
+	return nil
+}
+
+// component returns the backend and the description of one component of r.
+func (u *Updater) component(r *release.Release, name string) (Backend, release.Component, error) {
+	c, ok := r.Component(name)
+	if !ok {
+		return nil, release.Component{}, fmt.Errorf("%w: the release does not list %q", ErrComponent, name)
+	}
+	b, err := u.backend(name)
+	return b, c, err
+}
+
+func describe(a Active) string {
+	s := string(a.State)
+	if a.State == Whole {
+		s += " " + a.Digest.Short()
+	}
+	if !a.Next.IsZero() {
+		s += ", next boot " + a.Next.Short()
+	}
+	return s
+}
+
+// Commit ends the trial. It asks Health until it has held for Trial.Soak, then
+// records that there is no way back, and makes the release permanent. When
+// Health fails or a budget of the trial is spent, everything is taken back and
+// the error is ErrUnhealthy.
+//
+// In the process or boot that has to be replaced first it returns
+// ErrRestartPending or ErrRebootPending. When ctx ends before the point of no
+// return, Commit returns its error and the trial stays open.
+func (t *Tx) Commit(ctx context.Context) error {
+	leave, err := t.u.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s, err := t.open(InTrial, Committing)
+	if err != nil {
+		return err
+	}
+	return t.u.commit(ctx, s, t.rel)
+}
+
+func (u *Updater) commit(ctx context.Context, t *txState, r *release.Release) error {
+	if t.State == InTrial {
+		if err := u.pending(t); err != nil {
+			return err
+		}
+		v, err := u.prove(ctx, t)
+		if err != nil {
+			return err
+		}
+		if !v.proved {
+			blame := blameCut
+			if v.condemn {
+				blame = blameRelease
+			}
+			return u.takeBack(ctx, t, v.reason, blame, fmt.Errorf("%w: %s", ErrUnhealthy, v.reason))
+		}
+		if err := u.allNew(ctx, t); err != nil {
+			return u.takeBack(ctx, t, err.Error(), blameCut, err)
+		}
+		t.State = Committing
+		if err := u.save(); err != nil {
+			return err
+		}
+	}
+	return u.finish(ctx, t, r)
+}
+
+// pending returns what has to happen before the trial can go on.
+func (u *Updater) pending(t *txState) error {
+	switch u.needs(t) {
+	case NeedsReboot:
+		return fmt.Errorf("%w: %s is armed for the next boot", ErrRebootPending, t.To)
+	case NeedsRestart:
+		return fmt.Errorf("%w: %s replaced the running program", ErrRestartPending, t.To)
+	}
+	return nil
+}
+
+// needs says what t waits for.
+func (u *Updater) needs(t *txState) Effect {
+	switch {
+	case t.State != Activating && t.Armed == u.boot:
+		return NeedsReboot
+	case t.State == InTrial && t.By == u.process && t.needs(NeedsRestart):
+		return NeedsRestart
+	}
+	return ""
+}
+
+// allNew checks with the device, not with the journal, that the release is in
+// effect.
+func (u *Updater) allNew(ctx context.Context, t *txState) error {
+	for _, p := range t.Parts {
+		a, err := u.active(ctx, p.Name)
+		if err != nil {
+			return err
+		}
+		if !a.Is(p.Digest) {
+			return fmt.Errorf("%s is not in effect any more: the device says %s", p.Name, describe(a))
+		}
+	}
+	return nil
+}
+
+// Rollback takes the open transaction back, from any state before the point of
+// no return. In a trial that is the embedder's word that the release failed:
+// it will not be tried again by itself. Where taking back needs a reboot, the
+// error is ErrRebootPending.
+func (t *Tx) Rollback(ctx context.Context, reason string) error {
+	leave, err := t.u.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s, err := t.open(Staging, Staged, Activating, InTrial, Reverting)
+	if err != nil {
+		return err
+	}
+	if reason == "" {
+		reason = "asked for"
+	}
+	blame := blameNone
+	if s.State == InTrial {
+		blame = blameRelease
+	}
+	err = t.u.takeBack(ctx, s, reason, blame, errTakenBack)
+	if errors.Is(err, errTakenBack) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,157 @@
+package ota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// saveEvery is how much running time of a trial a power cut can lose.
+const saveEvery = 30 * time.Second
+
+// errHung is the answer of a health check that did not return in time.
+var errHung = errors.New("the health check did not answer")
+
+// verdict is how a trial ended.
+type verdict struct {
+	proved  bool
+	reason  string
+	condemn bool // a check failed; else time or starts ran out
+}
+
+// prove asks Health until the trial is decided, or until ctx ends, whose error
+// it then returns: the trial stays open.
+func (u *Updater) prove(ctx context.Context, t *txState) (verdict, error) {
+	trial := u.opts.Trial
+	var (
+		last    = u.host.Uptime()
+		saved   = t.Elapsed
+		soaking = time.Duration(-1) // uptime since which health held
+		sick    int                 // answers in a row, once it was good
+		good    bool
+		lastErr error
+	)
+	for {
+		asked := u.host.Uptime()
+		err := u.ask(ctx)
+		now := u.host.Uptime()
+		t.Elapsed += now - last
+		last = now
+		if ctx.Err() != nil {
+			return verdict{}, errors.Join(ctx.Err(), u.saveElapsed(t, &saved, 0))
+		}
+		switch {
+		case err == nil:
+			good, sick = true, 0
+			if soaking < 0 {
+				soaking = asked
+			}
+		default:
+			soaking, lastErr = -1, err
+			if good {
+				sick++
+			}
+		}
+		if !errors.Is(err, errHung) {
+			u.kick()
+		}
+		soaked := time.Duration(0)
+		if soaking >= 0 {
+			soaked = now - soaking
+		}
+		u.report(Progress{Step: "health", Done: int64(soaked), Total: int64(trial.Soak), Err: err})
+		switch {
+		case err == nil && soaked >= trial.Soak:
+			return verdict{proved: true}, nil
+		case sick >= trial.Failures:
+			return verdict{reason: "unhealthy: " + lastErr.Error(), condemn: true}, nil
+		case t.Elapsed >= trial.Deadline && lastErr != nil:
+			return verdict{reason: fmt.Sprintf("not healthy for %v within %v: %v", trial.Soak, trial.Deadline, lastErr), condemn: true}, nil
+		case t.Elapsed >= trial.Deadline:
+			return verdict{reason: fmt.Sprintf("the trial did not end within %v", trial.Deadline)}, nil
+		}
+		if err := u.saveElapsed(t, &saved, saveEvery); err != nil {
+			return verdict{}, err
+		}
+		if err := u.host.Sleep(ctx, trial.Interval); err != nil {
+			now := u.host.Uptime()
+			t.Elapsed += now - last
+			return verdict{}, errors.Join(err, u.saveElapsed(t, &saved, 0))
+		}
+	}
+}
+
+// saveElapsed makes the running time of the trial durable when more than
+// atLeast of it is new.
+func (u *Updater) saveElapsed(t *txState, saved *time.Duration, atLeast time.Duration) error {
+	if t.Elapsed-*saved <= atLeast {
+		return nil
+	}
+	*saved = t.Elapsed
+	return u.save()
+}
+
+// ask asks Health once. One that does not return in time is not asked again
+// until it has: its late answer is then taken for none.
+func (u *Updater) ask(ctx context.Context) error {
+	if u.opts.Health == nil {
+		return nil
+	}
+	limit := time.NewTimer(u.opts.Trial.Timeout)
+	defer limit.Stop()
+	if u.asking != nil {
+		select {
+		case <-u.asking:
+			u.asking = nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit.C:
+			return fmt.Errorf("%w: still waiting for an earlier answer", errHung)
+		}
+	}
+	asked, cancel := context.WithTimeout(ctx, u.opts.Trial.Timeout)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- u.opts.Health(asked) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-asked.Done():
+	}
+	u.asking = answer
+	return fmt.Errorf("%w within %v", errHung, u.opts.Trial.Timeout)
+}
+
+// arm starts the watchdog. It is armed before anything that runs is touched.
+func (u *Updater) arm() error {
+	if u.opts.Watchdog == nil {
+		return nil
+	}
+	if err := u.opts.Watchdog.Arm(u.opts.WatchdogTimeout); err != nil {
+		return fmt.Errorf("%w: %w", ErrWatchdog, err)
+	}
+	u.armed = true
+	return nil
+}
+
+// kick feeds the watchdog after a bounded step that completed.
+func (u *Updater) kick() {
+	if !u.armed {
+		return
+	}
+	if err := u.opts.Watchdog.Kick(); err != nil {
+		u.report(Progress{Step: "watchdog", Err: err})
+	}
+}
+
+// disarm ends the feeding when a transaction has ended.
+func (u *Updater) disarm() {
+	if !u.armed {
+		return
+	}
+	u.armed = false
+	if err := u.opts.Watchdog.Disarm(); err != nil {
+		u.report(Progress{Step: "watchdog", Err: err})
+	}
+}
