@@ -1,0 +1,299 @@
+package ota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Resume settles what an earlier process or boot left open, and has to be the
+// first verb after Open. It is prompt: it asks no health, waits for no service
+// and needs no network, so that it can run before the app starts. It may be
+// called again at any time.
+//
+// It returns the open transaction, or the one it ended, or the running release
+// with state Idle. Result.Needs says whether the process or the boot has to
+// end before anything can go on; that is no error. ErrStuck is returned when a
+// way could not be gone to its end; Resume tries again, with a growing pause
+// between two tries of one process.
+//
+// What it does depends on the recorded state, on what each component's backend
+// answers (old: as before the transaction; new: the release), and on whether
+// this is another process or boot than the one recorded:
+//
+//	state       process, boot   components          then
+//	(none)      any             any                 drop what ended transactions left
+//	staging     any             any                 stays open; Stage again
+//	staged      any             any                 stays open
+//	staged      record lost     any                 back: it may have been activating
+//	activating  any             any                 back, not condemned
+//	trial       same process    any                 stays open
+//	trial       same boot       armed for the next  stays open, needs a reboot
+//	trial       other           armed one is old    back: the boot loader refused it
+//	trial       other           a restarted is old  back: something put it back
+//	trial       other           all new             count a start; activate again; trial goes on
+//	trial       other           live ones not new   count a start; activate again; trial goes on
+//	trial       start budget    any                 back, not condemned
+//	trial       record lost     all can go back     as above
+//	trial       record lost     one can not         forward: it may have been committing
+//	committing  any             all new             forward
+//	committing  any             a rebooting is old  arm again, needs a reboot; after 3 boots stuck
+//	committing  any             another is not new  activate again, forward
+//	reverting   same boot       armed for the next  stays open, needs a reboot
+//	reverting   any             any                 back; after 3 boots stuck
+//	stuck       any             any                 the way it was going, again
+//
+// A record that was lost to damage may have been one step further than the one
+// that is left. In every other state than the two above, doing what the older
+// record asks for is right for both.
+func (u *Updater) Resume(ctx context.Context) (Result, error) {
+	leave, err := u.enter()
+	if err != nil {
+		return Result{}, err
+	}
+	defer leave()
+	return u.resume(ctx)
+}
+
+func (u *Updater) resume(ctx context.Context) (Result, error) {
+	u.settled, u.ended = true, nil
+	t := u.rec.Tx
+	if t == nil {
+		return u.outcome(), u.settleIdle(ctx)
+	}
+	if u.rel == nil {
+		rel, err := u.document(t.To.Digest)
+		if err != nil {
+			return u.resumeBlind(ctx, t, err)
+		}
+		u.rel = rel
+		u.publish()
+	}
+	err := u.settle(ctx, t)
+	if errors.Is(err, ErrRebootPending) || errors.Is(err, errTakenBack) {
+		err = nil
+	}
+	return u.outcome(), err
+}
+
+// settleIdle finds out what runs where the journal was lost, and drops what
+// ended transactions left behind.
+func (u *Updater) settleIdle(ctx context.Context) error {
+	if u.fallback {
+		if u.rec.Running == nil {
+			if err := u.rediscover(ctx); err != nil {
+				return err
+			}
+		}
+		u.rec.Owed = true // by a transaction that the lost record may have begun
+	}
+	if u.rec.Owed {
+		u.tidy(ctx)
+	}
+	return nil
+}
+
+// rediscover looks through the stored release documents for the newest one
+// whose components are all in effect.
+func (u *Updater) rediscover(ctx context.Context) error {
+	docs, err := u.documents()
+	if err != nil {
+		return err
+	}
+	for _, d := range docs {
+		whole := true
+		for _, c := range d.rel.Components {
+			a, err := u.active(ctx, c.Name)
+			if err != nil && !errors.Is(err, ErrComponent) {
+				return err
+			}
+			whole = whole && err == nil && a.Is(c.Digest())
+		}
+		if !whole {
+			continue
+		}
+		u.rec.Running = newRunning(nil, d.rel, d.digest)
+		u.rec.SecurityFloor = d.rel.SecurityFloor
+		u.notes = append(u.notes, "the device says that it runs "+u.rec.Running.String())
+		return u.save()
+	}
+	return nil
+}
+
+// outcome is what a verb that drives a transaction returns.
+func (u *Updater) outcome() Result {
+	switch {
+	case u.rec.Tx != nil && u.ended == nil:
+		r := u.rec.Tx.result()
+		r.Needs = u.needs(u.rec.Tx)
+		return r
+	case u.ended != nil:
+		return *u.ended
+	default:
+		r := Result{State: Idle}
+		if u.rec.Running != nil {
+			r.To = u.rec.Running.Installed
+		}
+		return r
+	}
+}
+
+// resumeBlind settles a transaction whose release document was lost: back as
+// far as the backends know the way by themselves.
+func (u *Updater) resumeBlind(ctx context.Context, t *txState, cause error) (Result, error) {
+	forward := t.State == Committing || t.State == Stuck && t.Forward
+	var err error
+	if forward {
+		err = u.stuck(t, true, cause)
+	} else {
+		err = u.takeBack(ctx, t, cause.Error(), blameCut, errTakenBack)
+	}
+	if errors.Is(err, ErrRebootPending) || errors.Is(err, errTakenBack) {
+		err = nil
+	}
+	return u.outcome(), err
+}
+
+// settle is the table of Resume.
+func (u *Updater) settle(ctx context.Context, t *txState) error {
+	switch t.State {
+	case Staging:
+		return nil
+	case Staged:
+		if u.fallback {
+			return u.takeBack(ctx, t, "a journal record was lost while it was staged", blameCut, errTakenBack)
+		}
+		return nil
+	case Activating:
+		return u.takeBack(ctx, t, "cut short while it was activated", blameCut, errTakenBack)
+	case InTrial:
+		return u.settleTrial(ctx, t)
+	case Committing, Reverting:
+		return u.goOn(ctx, t)
+	case Stuck:
+		if u.tried && u.host.Uptime() < u.retryAt {
+			return fmt.Errorf("%w: %s", ErrStuck, t.Reason)
+		}
+		u.tried = true
+		t.State = Reverting
+		if t.Forward {
+			t.State = Committing
+		}
+		return u.goOn(ctx, t)
+	default:
+		return fmt.Errorf("%w: state %q", ErrJournal, t.State)
+	}
+}
+
+// goOn goes the recorded way to its end.
+func (u *Updater) goOn(ctx context.Context, t *txState) error {
+	if t.Armed == u.boot {
+		return nil
+	}
+	if t.State == Committing {
+		return u.finish(ctx, t, u.rel)
+	}
+	return u.takeBack(ctx, t, t.Reason, t.Blame, errTakenBack)
+}
+
+func (u *Updater) settleTrial(ctx context.Context, t *txState) error {
+	if u.fallback {
+		sure, err := u.canRevert(ctx, t)
+		if err != nil {
+			return err
+		}
+		if !sure {
+			t.State = Committing
+			if err := u.save(); err != nil {
+				return err
+			}
+			return u.finish(ctx, t, u.rel)
+		}
+	}
+	if t.Seen == u.process || t.Armed == u.boot {
+		return nil
+	}
+	return u.start(ctx, t)
+}
+
+// canRevert asks every backend whether the way back is still there.
+func (u *Updater) canRevert(ctx context.Context, t *txState) (sure bool, err error) {
+	for _, p := range activationOrder(t.Parts) {
+		b, c, err := u.component(u.rel, p.Name)
+		if err != nil {
+			return false, err
+		}
+		r, ok := b.(Reverter)
+		if !ok {
+			return false, nil
+		}
+		err = u.run(ctx, u.opts.StepLimit, func(ctx context.Context) error {
+			sure, err = r.CanRevert(ctx, t.ID, c)
+			return err
+		})
+		if err != nil || !sure {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// start counts a process that found the trial open, and brings everything into
+// effect that this boot did not bring up by itself.
+func (u *Updater) start(ctx context.Context, t *txState) error {
+	refused, replaces, err := u.look(ctx, t)
+	if err != nil {
+		return err
+	}
+	if refused != "" {
+		return u.takeBack(ctx, t, refused, blameCut, errTakenBack)
+	}
+	if t.Starts >= u.opts.Trial.Starts {
+		reason := fmt.Sprintf("%d starts did not end the trial", t.Starts)
+		return u.takeBack(ctx, t, reason, blameCut, errTakenBack)
+	}
+	if err := u.arm(); err != nil {
+		return err
+	}
+	t.Starts++
+	t.Seen, t.SeenBoot = u.process, u.boot
+	if t.Live == notBegun {
+		t.Live = begun
+	}
+	if replaces {
+		t.By = u.process
+	}
+	if err := u.save(); err != nil {
+		return err
+	}
+	if err := u.activateParts(ctx, t, u.rel, notReboot); err != nil {
+		return u.takeBack(ctx, t, "cannot activate after a start: "+err.Error(), blameCut, errors.Join(errTakenBack, err))
+	}
+	if t.Live == done {
+		return nil
+	}
+	t.Live = done
+	return u.save()
+}
+
+// look asks the device whether everything that this process or boot should
+// have come up with did come up. replaces is set when activating now would
+// replace the program that runs.
+func (u *Updater) look(ctx context.Context, t *txState) (refused string, replaces bool, err error) {
+	for _, p := range activationOrder(t.Parts) {
+		a, err := u.active(ctx, p.Name)
+		if err != nil {
+			return "", false, err
+		}
+		switch {
+		case a.Is(p.Digest):
+		case p.Effect == NeedsReboot:
+			return fmt.Sprintf("the boot did not bring up %s: the device says %s", p.Name, describe(a)), false, nil
+		case p.Effect == NeedsRestart && t.Live == done:
+			return fmt.Sprintf("something put %s back: the device says %s", p.Name, describe(a)), false, nil
+		case p.Effect == NeedsRestart:
+			replaces = true
+		}
+	}
+	return "", replaces, nil
+}
