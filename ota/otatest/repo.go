@@ -1,0 +1,163 @@
+package otatest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Kind is the kind of component that a simulated device handles. Its index is
+// a JSON list of two blobs.
+const Kind = "simulated"
+
+// Repo is a repository of releases for simulated devices. It is filled first,
+// and may then be used by many devices at once.
+type Repo struct {
+	device   ota.Device
+	files    map[string][]byte
+	locators map[release.Digest]*release.Locator
+	health   map[release.Digest]Health // by component
+}
+
+// NewRepo returns an empty repository.
+func NewRepo() *Repo {
+	return &Repo{
+		device:   ota.Device{ID: "simulated", Product: "sim", Variant: "model", Hardware: "none"},
+		files:    map[string][]byte{},
+		locators: map[release.Digest]*release.Locator{},
+		health:   map[release.Digest]Health{},
+	}
+}
+
+// Content names what one part gets in a release. Equal labels give equal
+// components.
+type Content struct{ Part, Label string }
+
+// Files returns the two files that a part runs once content is installed.
+func (c Content) Files() [2]string {
+	return [2]string{c.Part + " " + c.Label + ", first file", c.Part + " " + c.Label + ", second file"}
+}
+
+// Add makes a release, whose components are in the order of contents, and
+// which answers health questions as h says. A component that an earlier
+// release had keeps that one's answers. It panics where a name or seq is not
+// valid.
+func (r *Repo) Add(seq uint64, h Health, contents ...Content) *release.Release {
+	rel := &release.Release{
+		Format:  release.Format,
+		ID:      release.ID{Product: r.device.Product, Variant: r.device.Variant, Seq: seq},
+		Version: fmt.Sprintf("%d.0.0", seq),
+		Issued:  epoch,
+	}
+	var blobs [][]byte
+	for _, c := range contents {
+		component, parts := newComponent(c)
+		blobs = append(blobs, parts...)
+		rel.Components = append(rel.Components, component)
+		if _, ok := r.health[component.Digest()]; !ok {
+			r.health[component.Digest()] = h
+		}
+	}
+	if err := rel.Validate(); err != nil {
+		panic(err)
+	}
+	r.store(rel, blobs)
+	return rel
+}
+
+// newComponent returns a component with its index and its two files.
+func newComponent(c Content) (release.Component, [][]byte) {
+	files := c.Files()
+	blobs := [][]byte{nil, []byte(files[0]), []byte(files[1])}
+	index, err := json.Marshal([]release.Blob{blobOf(blobs[1]), blobOf(blobs[2])})
+	if err != nil {
+		panic(err)
+	}
+	blobs[0] = index
+	return release.Component{
+		Name: c.Part, Kind: Kind, Index: blobOf(index),
+		Keep: release.Keep{Previous: 1, Repair: release.RepairFull},
+	}, blobs
+}
+
+func blobOf(data []byte) release.Blob {
+	return release.Blob{Digest: release.Sum(data), Size: int64(len(data))}
+}
+
+// store writes the pack, the table and the locator of a release.
+func (r *Repo) store(rel *release.Release, blobs [][]byte) {
+	var pack bytes.Buffer
+	var rows []release.TableRow
+	seen := map[release.Digest]bool{}
+	for _, b := range blobs {
+		d := release.Sum(b)
+		if seen[d] {
+			continue
+		}
+		seen[d] = true
+		rows = append(rows, release.TableRow{Digest: d, Offset: int64(pack.Len()), Length: int64(len(b)), Codec: release.Raw})
+		pack.Write(b)
+	}
+	table, err := release.EncodeTable(rows, 1)
+	if err != nil {
+		panic(err)
+	}
+	l := &release.Locator{
+		Format: release.LocatorFormat, ID: rel.ID, Release: rel.Digest(),
+		Packs: []release.Pack{{Name: release.PackName(release.Sum(pack.Bytes())), Size: int64(pack.Len())}},
+		Table: blobOf(table),
+	}
+	r.files[l.Packs[0].Name] = pack.Bytes()
+	r.files[release.TableName(l.Table.Digest)] = table
+	r.locators[l.Release] = l
+}
+
+// repoSource is the repository as one process reaches it.
+type repoSource struct{ *process }
+
+func (s repoSource) online() (offered *release.Release, err error) {
+	off := false
+	err = s.look(func(s *state) { offered, off = s.offered, s.offline })
+	if off {
+		err = fmt.Errorf("otatest: the device is offline: %w", io.ErrUnexpectedEOF)
+	}
+	return offered, err
+}
+
+func (s repoSource) Latest(context.Context, ota.Device) (*release.Release, error) {
+	r, err := s.online()
+	if err == nil && r == nil {
+		return nil, ota.ErrNoRelease
+	}
+	return r, err
+}
+
+func (s repoSource) Locator(_ context.Context, r *release.Release) (*release.Locator, error) {
+	if _, err := s.online(); err != nil {
+		return nil, err
+	}
+	if l := s.d.repo.locators[r.Digest()]; l != nil {
+		return l, nil
+	}
+	return nil, ota.ErrNoRelease
+}
+
+func (s repoSource) Open(_ context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+	if _, err := s.online(); err != nil {
+		return nil, err
+	}
+	data, ok := s.d.repo.files[name]
+	if !ok || offset > int64(len(data)) {
+		return nil, fmt.Errorf("otatest: the repository has no byte %d of %s", offset, name)
+	}
+	data = data[offset:]
+	if length >= 0 && length < int64(len(data)) {
+		data = data[:length]
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
+}
