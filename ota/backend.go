@@ -53,11 +53,13 @@ type Backend interface {
 
 // Active is a backend's answer to what is in effect for a component.
 type Active struct {
-	State  Presence
-	Digest release.Digest // of the component ([release.Component.Digest]); set when State is Whole
+	State Presence `json:"state"`
+	// Digest is of the component ([release.Component.Digest]); set when State
+	// is Whole.
+	Digest release.Digest `json:"digest,omitzero"`
 	// Next is the component that the next boot will bring up, when that is
 	// armed and is not Digest; zero otherwise.
-	Next release.Digest
+	Next release.Digest `json:"next,omitzero"`
 }
 
 // Is reports whether the component with digest d is wholly in effect.

@@ -12,9 +12,9 @@ var (
 	// failed in a way that leaves open what is on the disk, or after a backend
 	// did not return. Only a new Open tells.
 	ErrPoisoned = errors.New("the updater has to be opened anew")
-	// ErrJournal is returned by Open when the journal is of a format or in a
-	// state that this program does not know, or is a foreign file. Everything
-	// is kept as it is.
+	// ErrJournal is returned by Open when the journal is undamaged, but of a
+	// format or in a state that this program does not know. Everything is kept
+	// as it is.
 	ErrJournal = errors.New("the journal is not one that this program can read")
 	// ErrState is returned when a verb does not fit the state, such as Commit
 	// of a transaction that was never activated.

@@ -49,7 +49,10 @@ type Options struct {
 	// Watchdog is fed while the device changes; nil feeds none.
 	Watchdog Watchdog
 	// WatchdogTimeout is what the watchdog is armed with; 0 means 1 minute. It
-	// has to be longer than Trial.Timeout plus Trial.Interval.
+	// has to be longer than Trial.Timeout plus Trial.Interval, and should be
+	// longer than any one Activate, Commit or Revert takes: the Updater kicks
+	// after each. Between two verbs of an open trial nobody kicks, so that a
+	// new program that does not come up is reset.
 	WatchdogTimeout time.Duration
 	// Progress is told of every step, from the goroutine that called the verb;
 	// it has to return soon.

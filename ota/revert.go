@@ -34,10 +34,20 @@ func (u *Updater) takeBack(ctx context.Context, t *txState, reason string, b bla
 			return errors.Join(err, cause)
 		}
 	}
-	if err := u.revert(ctx, t); err != nil {
+	err := error(nil)
+	if t.Armed == u.boot {
+		err = fmt.Errorf("%w: on the way back", ErrRebootPending)
+	} else {
+		err = u.revert(ctx, t)
+	}
+	switch {
+	case err == nil:
+		return cause
+	case errors.Is(cause, errTakenBack):
+		return err
+	default:
 		return errors.Join(err, cause)
 	}
-	return cause
 }
 
 // revert goes the way back from any point of it. It returns nil when the
@@ -171,8 +181,8 @@ func (u *Updater) reverted(ctx context.Context, t *txState) error {
 	r := t.result()
 	r.State = Reverted
 	// The program that runs may be the one that was just taken back: it was
-	// started after the switch.
-	if t.needs(NeedsRestart) && t.By != "" && t.By != u.process {
+	// started after the switch, and not by a boot after the way back.
+	if t.needs(NeedsRestart) && t.Live != notBegun && t.By != u.process && t.Armed == "" {
 		r.Needs = NeedsRestart
 	}
 	r = u.end(t, r)

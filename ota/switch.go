@@ -146,10 +146,10 @@ func (t *Tx) Commit(ctx context.Context) error {
 }
 
 func (u *Updater) commit(ctx context.Context, t *txState, r *release.Release) error {
+	if err := u.pending(t); err != nil {
+		return err
+	}
 	if t.State == InTrial {
-		if err := u.pending(t); err != nil {
-			return err
-		}
 		v, err := u.prove(ctx, t)
 		if err != nil {
 			return err

@@ -128,6 +128,11 @@ func (u *Updater) acceptable(r *release.Release) error {
 	if run := u.rec.Running; run != nil && r.Seq <= run.Seq {
 		return fmt.Errorf("%w: seq %d is running", ErrDowngrade, run.Seq)
 	}
+	for _, t := range u.rec.open() {
+		if t.State == Stuck && r.Seq <= t.To.Seq {
+			return fmt.Errorf("%w: seq %d is stuck", ErrDowngrade, t.To.Seq)
+		}
+	}
 	if err := u.rec.aboveFloors(r.Seq); err != nil {
 		return err
 	}

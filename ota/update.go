@@ -34,6 +34,9 @@ func (u *Updater) check(ctx context.Context) (*release.Release, error) {
 	if run := u.rec.Running; run != nil && r.Seq <= run.Seq {
 		return nil, fmt.Errorf("%w: %s", ErrUpToDate, run.Installed)
 	}
+	if t := u.rec.Tx; t != nil && t.State != Stuck && r.Digest() == t.To.Digest {
+		return r, nil
+	}
 	if err := u.acceptable(r); err != nil {
 		return r, fmt.Errorf("%s (seq %d): %w", r.Version, r.Seq, err)
 	}
