@@ -1,0 +1,138 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Listed is one release of a repository.
+type Listed struct {
+	release.ID
+	Version  string
+	Attempt  uint32
+	Hardware []string
+	Issued   time.Time
+	Release  release.Digest // of the release document
+	// Components are their names.
+	Components []string
+	// Packs are the sizes of the packs that the release needs, in all.
+	Packs int64
+}
+
+// List returns the releases, by variant and seq. The metadata is verified, and
+// may have expired.
+func (r *Repository) List(ctx context.Context) ([]Listed, error) {
+	t, err := r.disk.load(nil, time.Time{})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list releases: %w", err)
+	}
+	list, err := r.disk.listed(t)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list releases: %w", err)
+	}
+	var out []Listed
+	for _, l := range list {
+		out = append(out, l.public())
+	}
+	return out, ctx.Err()
+}
+
+// listed is a release with its documents.
+type listed struct {
+	target
+	release *release.Release
+	locator *release.Locator
+	digest  release.Digest
+}
+
+func (l *listed) public() Listed {
+	out := Listed{ID: l.id(), Version: l.Version, Attempt: l.Attempt, Hardware: l.Hardware,
+		Issued: l.release.Issued, Release: l.digest}
+	for _, c := range l.release.Components {
+		out.Components = append(out.Components, c.Name)
+	}
+	for _, p := range l.locator.Packs {
+		out.Packs += p.Size
+	}
+	return out
+}
+
+func compareSeq(a, b uint64) int { return cmp.Compare(a, b) }
+
+// listed reads the documents of all releases and checks that they say what the
+// metadata says of them.
+func (d *disk) listed(t *trusted) ([]*listed, error) {
+	files := targetsOf(t).Signed.Targets
+	var list []*listed
+	for name, file := range files {
+		tg, digest, err := parseTarget(name, file)
+		if err != nil {
+			return nil, err
+		}
+		if tg.Kind != kindRelease {
+			continue
+		}
+		l := &listed{target: tg, digest: digest}
+		if err := d.readDocuments(l, file, files); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b *listed) int {
+		return cmp.Or(cmp.Compare(a.Product, b.Product), cmp.Compare(a.Variant, b.Variant), compareSeq(a.Seq, b.Seq))
+	})
+	return list, nil
+}
+
+func (d *disk) readDocuments(l *listed, file *metadata.TargetFiles, files map[string]*metadata.TargetFiles) error {
+	data, err := d.readTarget(l.target, l.digest, file.Length)
+	if err != nil {
+		return err
+	}
+	if l.release, err = release.Parse(data); err != nil {
+		return err
+	}
+	r := l.release
+	if r.ID != l.id() || r.Version != l.Version || r.Attempt != l.Attempt || !slices.Equal(r.Hardware, l.Hardware) {
+		return fmt.Errorf("the metadata says other things of it than its document")
+	}
+	at := l.target
+	at.Kind = kindLocator
+	locFile, ok := files[at.name()]
+	if !ok {
+		return fmt.Errorf("%s is missing", at.name())
+	}
+	_, digest, err := parseTarget(at.name(), locFile)
+	if err != nil {
+		return err
+	}
+	if data, err = d.readTarget(at, digest, locFile.Length); err != nil {
+		return err
+	}
+	if l.locator, err = release.ParseLocator(data); err != nil {
+		return err
+	}
+	if l.locator.ID != r.ID || l.locator.Release != l.digest {
+		return fmt.Errorf("%s is of another release", at.name())
+	}
+	return nil
+}
+
+// readTarget reads the document of a target and checks its length and digest.
+func (d *disk) readTarget(t target, digest release.Digest, length int64) ([]byte, error) {
+	data, err := d.readFile(t.file(digest), release.MaxRelease)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) != length || release.Sum(data) != digest {
+		return nil, fmt.Errorf("%s is not what was signed", t.file(digest))
+	}
+	return data, nil
+}

@@ -1,0 +1,217 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Options say where a repository is and who signs.
+type Options struct {
+	// Dir is the folder of the repository.
+	Dir string
+	// Keys sign. List and Verify need none.
+	Keys Keys
+	// Lifetimes say when metadata expires; zero fields take the defaults.
+	Lifetimes Lifetimes
+	// Now is the clock; nil means [time.Now].
+	Now func() time.Time
+	// Progress is told how far a verb got; it has to return soon.
+	Progress func(Progress)
+
+	step func(what string) error // see disk
+}
+
+// Lifetimes say how long metadata is good for from when it is signed. A device
+// refuses to look for updates when it is older; it keeps running all the same.
+type Lifetimes struct {
+	Root      time.Duration // 0 means 5 years
+	Targets   time.Duration // 0 means 1 year
+	Snapshot  time.Duration // 0 means 1 year
+	Timestamp time.Duration // 0 means 90 days: how often Refresh has to run
+}
+
+// Progress is one step of a verb, as it happens.
+type Progress struct {
+	Step        string // "scan", "pack", "sign" or "verify"
+	Name        string // of the component or the file
+	Done, Total int64  // bytes; Total is 0 where it is not known
+}
+
+const day = 24 * time.Hour
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, errors.New("publish: Options.Dir is empty")
+	}
+	for _, d := range []struct {
+		field string
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{"Root", &o.Lifetimes.Root, 5 * 365 * day},
+		{"Targets", &o.Lifetimes.Targets, 365 * day},
+		{"Snapshot", &o.Lifetimes.Snapshot, 365 * day},
+		{"Timestamp", &o.Lifetimes.Timestamp, 90 * day},
+	} {
+		if *d.value < 0 {
+			return o, fmt.Errorf("publish: Options.Lifetimes.%s is negative", d.field)
+		}
+		if *d.value == 0 {
+			*d.value = d.zero
+		}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	return o, nil
+}
+
+// Repository is a repository that releases are added to. One publisher at a
+// time can change it: a second one gets [ErrBusy].
+type Repository struct {
+	opts Options
+	disk disk
+}
+
+// Open returns the repository that is, or will be, in o.Dir. It reads nothing
+// yet.
+func Open(o Options) (*Repository, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Repository{opts: o, disk: disk{dir: o.Dir, step: o.step}}, nil
+}
+
+func (r *Repository) now() time.Time { return r.opts.Now().UTC().Truncate(time.Second) }
+
+// Create makes an empty repository for the releases of one product. As many
+// of the keys of root and of targets as threshold says have to sign. Called
+// again after it was cut short it carries on; for a repository that is whole
+// it returns an error that is [fs.ErrExist].
+func (r *Repository) Create(ctx context.Context, product string, threshold int) error {
+	if err := release.CheckName(product); err != nil {
+		return fmt.Errorf("cannot make repository: product: %w", err)
+	}
+	unlock, err := r.disk.lock()
+	if err != nil {
+		return fmt.Errorf("cannot make repository: %w", err)
+	}
+	defer unlock()
+	if _, err := os.Stat(r.disk.path(timestampName)); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot make repository: %w: %s", fs.ErrExist, r.disk.path(timestampName))
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	now := r.now()
+	root, err := r.newRoot(now, threshold)
+	if err != nil {
+		return fmt.Errorf("cannot make repository: %w", err)
+	}
+	t := &trusted{Root: root, Snapshot: metadata.Snapshot(now), Timestamp: metadata.Timestamp(now),
+		Targets: map[string]*metadata.Metadata[metadata.TargetsType]{metadata.TARGETS: metadata.Targets(now)}}
+	targets := targetsOf(t)
+	targets.Signed.UnrecognizedFields = map[string]any{"pawl": map[string]any{"product": product}}
+	t.Snapshot.Signed.Version, t.Timestamp.Signed.Version, targets.Signed.Version = 0, 0, 0
+	file, _, err := seal(root, Root, rootName(1), 1, t, r.opts.Keys)
+	if err != nil {
+		return fmt.Errorf("cannot make repository: %w", err)
+	}
+	if err := r.disk.writeFile(file.name, file.data); err != nil {
+		return fmt.Errorf("cannot make repository: %w", err)
+	}
+	if err := r.resign(t, Targets, now); err != nil {
+		return fmt.Errorf("cannot make repository: %w", err)
+	}
+	return nil
+}
+
+func (r *Repository) newRoot(now time.Time, threshold int) (*metadata.Metadata[metadata.RootType], error) {
+	root := metadata.Root(now.Add(r.opts.Lifetimes.Root))
+	for _, role := range Roles() {
+		need := 1
+		if role == Root || role == Targets {
+			need = threshold
+		}
+		root.Signed.Roles[string(role)].Threshold = need
+		for _, key := range r.opts.Keys[role] {
+			k, _, err := tufKey(key)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", role, err)
+			}
+			if err := root.Signed.AddKey(k, string(role)); err != nil {
+				return nil, fmt.Errorf("%s: %w", role, err)
+			}
+		}
+		if n := len(root.Signed.Roles[string(role)].KeyIDs); need < 1 || n < need {
+			return nil, fmt.Errorf("%w: %s has %d keys and a threshold of %d", ErrKeys, role, n, need)
+		}
+	}
+	return root, nil
+}
+
+// product returns what the repository was made for.
+func productOf(t *trusted) string {
+	ours, _ := targetsOf(t).Signed.UnrecognizedFields["pawl"].(map[string]any)
+	product, _ := ours["product"].(string)
+	return product
+}
+
+// Refreshed is what Refresh did.
+type Refreshed struct {
+	Signed  []Role             // the roles that were signed anew
+	Expires map[Role]time.Time // when each role expires now
+}
+
+// Refresh signs the timestamp anew, and with it the snapshot and the targets
+// where they would expire before it, so that devices go on trusting the
+// repository. A root that expires is not renewed.
+func (r *Repository) Refresh(ctx context.Context) (Refreshed, error) {
+	unlock, err := r.disk.lock()
+	if err != nil {
+		return Refreshed{}, fmt.Errorf("cannot refresh repository: %w", err)
+	}
+	defer unlock()
+	t, err := r.disk.load(nil, time.Time{})
+	if err != nil {
+		return Refreshed{}, fmt.Errorf("cannot refresh repository: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return Refreshed{}, err
+	}
+	now := r.now()
+	until := now.Add(r.opts.Lifetimes.Timestamp)
+	done, lowest := []Role{Timestamp}, Timestamp
+	if t.Snapshot.Signed.Expires.Before(until) {
+		done, lowest = []Role{Snapshot, Timestamp}, Snapshot
+	}
+	if targetsOf(t).Signed.Expires.Before(until) {
+		done, lowest = []Role{Targets, Snapshot, Timestamp}, Targets
+	}
+	r.opts.Progress(Progress{Step: "sign"})
+	if err := r.resign(t, lowest, now); err != nil {
+		return Refreshed{}, fmt.Errorf("cannot refresh repository: %w", err)
+	}
+	return Refreshed{Signed: done, Expires: expiries(t)}, nil
+}
+
+func expiries(t *trusted) map[Role]time.Time {
+	return map[Role]time.Time{
+		Root:      t.Root.Signed.Expires,
+		Targets:   targetsOf(t).Signed.Expires,
+		Snapshot:  t.Snapshot.Signed.Expires,
+		Timestamp: t.Timestamp.Signed.Expires,
+	}
+}
