@@ -1,0 +1,397 @@
+//go:build linux
+
+package micro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// builder builds the tree of one release in the spool. Over a tree that an
+// interrupted try left it keeps what is right, by content, and makes the rest
+// anew. It never changes a file that is there: the file may be shared.
+type builder struct {
+	*worker
+	next    *release.Index
+	sources []*source
+	log     *sharedLog
+	fresh   bool // the tree was empty at the start
+	need    []int32
+	got     []bool // by position in need
+}
+
+// build builds next in the builder's tree, which is an empty folder or what an
+// earlier build left.
+func (b *builder) build(content ota.Content, s *survey) error {
+	if err := b.clean("."); err != nil {
+		return err
+	}
+	for i := range b.next.Entries {
+		if err := b.entry(i); err != nil {
+			return fmt.Errorf("cannot stage %s: %w", b.next.Entries[i].Path, err)
+		}
+	}
+	if err := b.fetch(content); err != nil {
+		return err
+	}
+	if err := b.copyCarried(s); err != nil {
+		return err
+	}
+	return b.finish()
+}
+
+// clean makes every folder of the tree one that can be changed, and removes
+// what the release does not list.
+func (b *builder) clean(dir string) error {
+	if b.fresh {
+		return nil
+	}
+	if err := b.tree.Unlock(dir); err != nil {
+		return err
+	}
+	names, err := b.tree.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		p := path.Join(dir, name)
+		e := b.next.Find(p)
+		info, err := b.tree.Stat(p)
+		switch {
+		case err != nil:
+		case e == nil || !isType(info, e.Type):
+			err = b.remove(p)
+		case info.IsDir():
+			err = b.clean(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *builder) remove(p string) error {
+	if err := b.step("remove", p); err != nil {
+		return err
+	}
+	return b.tree.RemoveAll(p)
+}
+
+// entry makes one entry, except a file whose content has to come from
+// elsewhere.
+func (b *builder) entry(i int) error {
+	e := &b.next.Entries[i]
+	if e.Path == "." || e.Type == release.Carry {
+		return nil
+	}
+	if right, err := b.isRight(e); err != nil || right {
+		return err
+	}
+	switch e.Type {
+	case release.Dir:
+		if err := b.step("mkdir", e.Path); err != nil {
+			return err
+		}
+		return explain(b.tree.Mkdir(e.Path))
+	case release.Symlink:
+		return b.symlink(e.Path, e)
+	}
+	done, err := b.share(e)
+	if err == nil && !done {
+		b.need = append(b.need, int32(i))
+	}
+	return err
+}
+
+// isRight reports whether e is in the tree already, and removes what is there
+// in its place. A folder is right as soon as it is one.
+func (b *builder) isRight(e *release.Entry) (bool, error) {
+	if b.fresh {
+		return false, nil
+	}
+	why, info, err := b.differs(b.tree, e.Path, e)
+	if err != nil || e.Type == release.Dir && info.IsDir() {
+		return err == nil, err
+	}
+	if why == "" && e.Type == release.File {
+		same, err := b.hasContent(b.tree, e.Path, e.Blob)
+		if err == nil && same {
+			return true, b.noteShared(e.Path, info)
+		}
+		why = "its content differs"
+	}
+	if why == "" {
+		return true, nil
+	}
+	return false, b.remove(e.Path)
+}
+
+// noteShared notes a file that an interrupted try has linked.
+func (b *builder) noteShared(p string, info at.Info) error {
+	if info.Links < 2 {
+		return nil
+	}
+	s := shared{New: p, Ino: info.Ino, Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime}
+	for _, src := range b.sources {
+		for _, q := range src.places(p, b.next.Find(p).Blob) {
+			if other, err := src.tree.Stat(q); err == nil && src.live && other.Ino == info.Ino {
+				s.Old = q
+			}
+		}
+	}
+	return b.log.add(s)
+}
+
+// share makes the file e out of a file that is on the device.
+func (b *builder) share(e *release.Entry) (bool, error) {
+	for _, src := range b.sources {
+		for _, p := range src.places(e.Path, e.Blob) {
+			done, err := b.shareOne(e, src, p)
+			if err != nil || done {
+				return done, err
+			}
+		}
+	}
+	return false, nil
+}
+
+func (b *builder) shareOne(e *release.Entry, src *source, p string) (bool, error) {
+	why, info, err := b.differs(src.tree, p, e)
+	if err != nil || !info.IsFile() || info.Size != e.Size {
+		return false, nil
+	}
+	in, err := src.tree.OpenFile(p)
+	if err != nil {
+		return false, nil
+	}
+	done, err := b.shareFile(e, src, p, in, why == "" && !info.Locked)
+	return done, errors.Join(err, in.Close())
+}
+
+// shareFile shares the bytes alone where the file system can: the two files
+// stay independent then. Otherwise it makes one file with two names where all
+// metadata is the same, and a copy where it is not.
+func (b *builder) shareFile(e *release.Entry, src *source, p string, in *os.File, same bool) (bool, error) {
+	if same && !b.canClone(in) {
+		s, err := b.linkFrom(e.Path, e, src, p, in)
+		if err == nil && s != nil {
+			return true, b.log.add(*s)
+		}
+		if err != nil && !isLinkRefusal(err) {
+			return false, err
+		}
+		if _, err := in.Seek(0, io.SeekStart); err != nil {
+			return false, err
+		}
+	}
+	done, err := b.copyFrom(e.Path, e, in)
+	if errors.Is(err, ota.ErrNoSpace) || b.ctx.Err() != nil {
+		return false, err
+	}
+	return done, err
+}
+
+// canClone tries on a file of its own, once until it fails.
+func (b *builder) canClone(in *os.File) bool {
+	if !b.clone {
+		return false
+	}
+	file, err := os.CreateTemp(b.f.path(), tempPrefix)
+	if err != nil {
+		return false
+	}
+	b.clone = at.Clone(file, in) == nil
+	_ = file.Close()
+	_ = os.Remove(file.Name())
+	return b.clone
+}
+
+// isLinkRefusal reports that the file can be read but not linked: too many
+// names, another user's file, another mount.
+func isLinkRefusal(err error) bool {
+	return errors.Is(err, os.ErrPermission) || isErrno(err, linkRefusals...)
+}
+
+// fetch brings the content that the device does not have in its trees.
+func (b *builder) fetch(content ota.Content) error {
+	if len(b.need) == 0 {
+		return nil
+	}
+	var blobs []release.Blob
+	order := slices.Clone(b.need)
+	slices.SortStableFunc(b.need, func(x, y int32) int {
+		return compareDigest(b.next.Entries[x].Digest, b.next.Entries[y].Digest)
+	})
+	for _, i := range order {
+		e := &b.next.Entries[i]
+		if withBlob(b.next, b.need, e.Blob)[0] == i {
+			blobs = append(blobs, e.Blob)
+		}
+	}
+	b.got = make([]bool, len(b.next.Entries))
+	if err := content.Each(b.ctx, blobs, b.put); err != nil {
+		return fmt.Errorf("cannot stage %s: %w", b.f.opts.Name, err)
+	}
+	for _, i := range b.need {
+		if err := b.putAgain(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put writes the first file that has the content of blob.
+func (b *builder) put(blob release.Blob, r io.Reader) error {
+	same := withBlob(b.next, b.need, blob)
+	if len(same) == 0 {
+		return fmt.Errorf("got %s, which was not asked for", blob.Digest.Short())
+	}
+	e := &b.next.Entries[same[0]]
+	if b.got[same[0]] {
+		return nil
+	}
+	if err := b.write(e.Path, e, r); err != nil {
+		return err
+	}
+	b.got[same[0]] = true
+	return nil
+}
+
+// putAgain makes a further file with the same content: a copy, so that writing
+// to one never changes the other.
+func (b *builder) putAgain(i int32) error {
+	e := &b.next.Entries[i]
+	if b.got[i] {
+		return nil
+	}
+	first := withBlob(b.next, b.need, e.Blob)[0]
+	if !b.got[first] {
+		return fmt.Errorf("cannot stage %s: its content %s did not come", e.Path, e.Digest.Short())
+	}
+	in, err := b.tree.OpenFile(b.next.Entries[first].Path)
+	if err != nil {
+		return err
+	}
+	done, err := b.copyFrom(e.Path, e, in)
+	if err = errors.Join(err, in.Close()); err == nil && !done {
+		err = fmt.Errorf("cannot stage %s: %w", e.Path, ota.ErrDigest)
+	}
+	b.got[i] = true
+	return err
+}
+
+// copyCarried gives the app's paths of the new release what the old release
+// managed there. It is a copy, so that the old tree stays what it is.
+func (b *builder) copyCarried(s *survey) error {
+	for _, p := range s.copies {
+		if err := b.copyOne(s.live, p); err != nil {
+			return fmt.Errorf("cannot stage the carried path %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (b *builder) copyOne(live *at.Tree, p string) error {
+	info, err := live.Stat(p)
+	if isGone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e := &release.Entry{Path: p, Mode: info.Perm(), UID: info.UID, GID: info.GID}
+	if e.Xattrs, err = live.Xattrs(p, info, nil); err != nil {
+		return err
+	}
+	switch {
+	case info.IsDir():
+		e.Type = release.Dir
+		if err := b.tree.Mkdir(p); err != nil {
+			return explain(err)
+		}
+		return b.setDir(p, &release.Entry{Path: p, Mode: info.Perm() | 0o300, UID: info.UID, GID: info.GID, Xattrs: e.Xattrs})
+	case info.IsSymlink():
+		if e.Target, err = live.Readlink(p); err != nil {
+			return err
+		}
+		return b.symlink(p, e)
+	case info.IsFile():
+		return b.copyAsIs(live, p, e)
+	}
+	return nil
+}
+
+// copyAsIs copies a file that is the app's from now on, whatever it holds.
+func (b *builder) copyAsIs(live *at.Tree, p string, e *release.Entry) error {
+	in, err := live.OpenFile(p)
+	if err != nil {
+		return err
+	}
+	info, err := at.StatFile(in)
+	if err == nil {
+		e.Size = info.Size
+		err = b.write(p, e, io.LimitReader(in, e.Size))
+	}
+	return errors.Join(err, in.Close())
+}
+
+// finish gives the folders their metadata, from the deepest up: a folder that
+// its owner may not write to gets that mode when all in it is done.
+func (b *builder) finish() error {
+	for i := len(b.next.Entries) - 1; i >= 0; i-- {
+		e := &b.next.Entries[i]
+		if e.Type != release.Dir {
+			continue
+		}
+		if err := b.setDir(e.Path, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepTemp removes what interrupted work left in the spool's own folders.
+func (f *Files) sweepTemp(dirs ...string) error {
+	for _, dir := range dirs {
+		names, err := f.listDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if !strings.HasPrefix(name, tempPrefix) {
+				continue
+			}
+			if err := os.RemoveAll(f.path(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// openTree makes the folder of a tree if it is missing, and opens it.
+func (f *Files) openTree(ctx context.Context, path string) (*at.Tree, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	if err := f.step("mkdir", path); err != nil {
+		return nil, false, err
+	}
+	err := os.Mkdir(path, 0o700)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, false, explain(err)
+	}
+	tree, openErr := at.Open(path)
+	return tree, err == nil, openErr
+}

@@ -1,0 +1,334 @@
+//go:build linux
+
+package micro
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// snapshot describes everything in dir: a line per path with type, mode,
+// owner, extended attributes, and content or target. It shares no code with
+// the package.
+func snapshot(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		line, err := describe(p)
+		all[rel] = line
+		return err
+	})
+	if os.IsNotExist(err) {
+		return nil
+	}
+	require.NoError(t, err)
+	return all
+}
+
+func describe(p string) (string, error) {
+	info, err := os.Lstat(p)
+	if err != nil {
+		return "", err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	line := fmt.Sprintf("%o %d:%d", st.Mode, st.Uid, st.Gid)
+	buf := make([]byte, 4096)
+	n, err := unix.Llistxattr(p, buf)
+	if err == nil {
+		names := strings.Split(strings.TrimRight(string(buf[:n]), "\x00"), "\x00")
+		sort.Strings(names)
+		for _, name := range names {
+			if name == "" {
+				continue
+			}
+			value := make([]byte, 4096)
+			vn, err := unix.Lgetxattr(p, name, value)
+			if err != nil {
+				return "", err
+			}
+			line += fmt.Sprintf(" %s=%x", name, value[:vn])
+		}
+	}
+	switch {
+	case info.Mode().IsRegular():
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return "", err
+		}
+		sum := sha256.Sum256(data)
+		line += " " + hex.EncodeToString(sum[:])
+	case info.Mode()&fs.ModeSymlink != 0:
+		target, err := os.Readlink(p)
+		if err != nil {
+			return "", err
+		}
+		line += " -> " + target
+	}
+	return line, nil
+}
+
+// same fails with the paths that differ.
+func same(t testing.TB, want, got map[string]string, msg string) {
+	t.Helper()
+	var diff []string
+	for p, w := range want {
+		if got[p] != w {
+			diff = append(diff, fmt.Sprintf("%s: want %q, got %q", p, w, got[p]))
+		}
+	}
+	for p := range got {
+		if _, ok := want[p]; !ok {
+			diff = append(diff, p+": should not be there: "+got[p])
+		}
+	}
+	sort.Strings(diff)
+	if len(diff) > 10 {
+		diff = append(diff[:10], fmt.Sprintf("and %d more", len(diff)-10))
+	}
+	require.Empty(t, diff, msg)
+}
+
+// shop is a release of a tree and where its content comes from.
+type shop struct {
+	c       release.Component
+	ix      *release.Index
+	blobs   map[release.Digest][]byte
+	fetched int64 // bytes handed out
+	fail    func(b release.Blob) error
+	corrupt map[release.Digest]bool // handed out wrong
+	local   bool                    // nothing is there
+}
+
+// newShop makes a release of the tree in dir. carry replaces what is there by
+// carried paths.
+func newShop(t testing.TB, dir string, carry ...string) *shop {
+	t.Helper()
+	s := &shop{ix: &release.Index{}, blobs: map[release.Digest][]byte{}}
+	carried := map[string]bool{}
+	for _, c := range carry {
+		carried[c] = true
+	}
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		if carried[rel] {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		e, err := s.entry(p, rel)
+		s.ix.Entries = append(s.ix.Entries, e)
+		return err
+	})
+	require.NoError(t, err)
+	for _, c := range carry {
+		s.ix.Entries = append(s.ix.Entries, release.Entry{Path: c, Type: release.Carry})
+	}
+	rest := s.ix.Entries[1:]
+	sort.Slice(rest, func(i, j int) bool { return rest[i].Path < rest[j].Path })
+	var buf bytes.Buffer
+	require.NoError(t, s.ix.Encode(&buf))
+	b := release.Blob{Digest: release.Sum(buf.Bytes()), Size: int64(buf.Len())}
+	s.blobs[b.Digest] = buf.Bytes()
+	s.c = release.Component{Name: "app", Kind: Kind, Index: b, Keep: release.Keep{Previous: 1, Repair: release.RepairNone}}
+	return s
+}
+
+func (s *shop) entry(p, rel string) (release.Entry, error) {
+	info, err := os.Lstat(p)
+	if err != nil {
+		return release.Entry{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	e := release.Entry{Path: rel, Mode: uint32(st.Mode) & 0o7777, UID: st.Uid, GID: st.Gid, Xattrs: xattrsOf(p)}
+	switch {
+	case info.IsDir():
+		e.Type = release.Dir
+	case info.Mode()&fs.ModeSymlink != 0:
+		e.Type, e.Mode = release.Symlink, 0o777
+		e.Target, err = os.Readlink(p)
+	default:
+		e.Type = release.File
+		var data []byte
+		data, err = os.ReadFile(p)
+		e.Blob = release.Blob{Digest: release.Sum(data), Size: int64(len(data))}
+		s.blobs[e.Digest] = data
+	}
+	return e, err
+}
+
+func xattrsOf(p string) []release.Xattr {
+	buf := make([]byte, 4096)
+	n, err := unix.Llistxattr(p, buf)
+	if err != nil || n == 0 {
+		return nil
+	}
+	names := strings.Split(strings.TrimRight(string(buf[:n]), "\x00"), "\x00")
+	sort.Strings(names)
+	var all []release.Xattr
+	for _, name := range names {
+		value := make([]byte, 4096)
+		if n, err := unix.Lgetxattr(p, name, value); err == nil {
+			all = append(all, release.Xattr{Name: name, Value: value[:n]})
+		}
+	}
+	return all
+}
+
+// Open implements ota.Content.
+func (s *shop) Open(_ context.Context, b release.Blob) (io.ReadCloser, error) {
+	data, ok := s.blobs[b.Digest]
+	if !ok || s.local {
+		return nil, ota.ErrNotLocal
+	}
+	if s.fail != nil {
+		if err := s.fail(b); err != nil {
+			return nil, err
+		}
+	}
+	s.fetched += int64(len(data))
+	return io.NopCloser(&verifying{data: data, bad: s.corrupt[b.Digest]}), nil
+}
+
+// Each implements ota.Content.
+func (s *shop) Each(ctx context.Context, blobs []release.Blob, put func(release.Blob, io.Reader) error) error {
+	seen := map[release.Digest]bool{}
+	for _, b := range blobs {
+		if seen[b.Digest] {
+			return fmt.Errorf("%s was asked for twice", b.Digest.Short())
+		}
+		seen[b.Digest] = true
+		if len(blobs) > 3 && len(seen) == 2 { // a first place that breaks off
+			err := put(b, &verifying{data: s.blobs[b.Digest], bad: true})
+			if err == nil && b.Size > 0 {
+				return fmt.Errorf("a reader that broke off was taken")
+			}
+		}
+		r, err := s.Open(ctx, b)
+		if err == nil {
+			err = put(b, r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifying is a reader that ends in ErrDigest when it is told to be bad.
+type verifying struct {
+	data []byte
+	at   int
+	bad  bool
+}
+
+func (v *verifying) Read(p []byte) (int, error) {
+	if v.at == len(v.data) {
+		if v.bad {
+			return 0, ota.ErrDigest
+		}
+		return 0, io.EOF
+	}
+	n := copy(p, v.data[v.at:])
+	v.at += n
+	return n, nil
+}
+func (v *verifying) Close() error { return nil }
+
+// device is a root with its backend.
+type device struct {
+	t    testing.TB
+	root string
+	f    *Files
+}
+
+func newDevice(t testing.TB) *device {
+	t.Helper()
+	d := &device{t: t, root: filepath.Join(t.TempDir(), "srv", "app")}
+	d.restart()
+	return d
+}
+
+// restart is a new process: a Files that knows nothing.
+func (d *device) restart() {
+	d.t.Helper()
+	f, err := New(Options{Name: "app", Root: d.root})
+	require.NoError(d.t, err)
+	d.f = f
+}
+
+func (d *device) stage(tx ota.TxID, s *shop) error {
+	_, err := d.f.Stage(d.t.Context(), tx, s.c, s)
+	return err
+}
+
+// activate stages and activates.
+func (d *device) activate(tx ota.TxID, s *shop) {
+	d.t.Helper()
+	require.NoError(d.t, d.stage(tx, s))
+	require.NoError(d.t, d.f.Activate(d.t.Context(), tx, s.c))
+}
+
+// install takes a release all the way.
+func (d *device) install(tx ota.TxID, s *shop) {
+	d.t.Helper()
+	d.activate(tx, s)
+	require.NoError(d.t, d.f.Commit(d.t.Context(), tx, s.c))
+}
+
+func (d *device) active() ota.Active {
+	d.t.Helper()
+	a, err := d.f.Active(d.t.Context(), "app")
+	require.NoError(d.t, err)
+	return a
+}
+
+func (d *device) isWhole(s *shop) {
+	d.t.Helper()
+	require.Equal(d.t, ota.Active{State: ota.Whole, Digest: s.c.Digest()}, d.active())
+}
+
+// files writes files: a name that ends in / is a folder, content that begins
+// with -> a symbolic link.
+func files(t testing.TB, dir string, content map[string]string) string {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for name, data := range content {
+		p := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(p), 0o755))
+		target, link := strings.CutPrefix(data, "->")
+		switch {
+		case strings.HasSuffix(name, "/"):
+			require.NoError(t, os.MkdirAll(p, 0o755))
+		case link:
+			require.NoError(t, os.Symlink(target, p))
+		default:
+			require.NoError(t, os.WriteFile(p, []byte(data), 0o644))
+		}
+	}
+	return dir
+}

@@ -1,0 +1,232 @@
+//go:build linux
+
+// Package micro installs components of kind "files": trees of files, folders
+// and symbolic links with their modes, owners and extended attributes.
+//
+// With the layout [Tree] a release is a whole new folder, built beside the root
+// and switched with it by one exchange of names. Files that did not change are
+// shared between the two, so that a small change of a large tree is a small
+// amount of writing. The old folder stays until the release is committed, and
+// by Keep.Previous after that: going back is the same exchange.
+//
+// The root belongs to the release as a whole. Paths of the app are listed in
+// the release as carried ([release.Carry]): they are moved from folder to
+// folder, and back. Anything else that lies in the root is refused with
+// [ErrUnmanaged] before anything is changed.
+//
+// Everything below the root is reached by descriptors, one name after the
+// other. A symbolic link in the way is never followed.
+package micro
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Kind is the kind of component that this package installs.
+const Kind = "files"
+
+// Errors that a caller branches on.
+var (
+	// ErrUnmanaged is returned by Stage and Activate when the root holds
+	// entries that neither the installed release nor the new one lists, and
+	// that are not carried. An *UnmanagedError lists them. Nothing was changed.
+	ErrUnmanaged = errors.New("the root holds entries that belong to no release")
+	// ErrLayout is returned by Stage where the root cannot be exchanged as a
+	// whole: a mount point, a mount below it, a folder of a lower layer of an
+	// overlay, a kernel or file system without the call. The layout that
+	// changes files in place can do it there.
+	ErrLayout = errors.New("the tree layout is not possible here; use the in-place layout")
+	// ErrReadOnly is returned where the root cannot be changed: a read-only
+	// file system, an immutable file, missing rights.
+	ErrReadOnly = errors.New("the root cannot be changed")
+	// ErrChanged is returned when a file that two trees share was written to
+	// in place, and its old content is nowhere on the device. The message
+	// names the file.
+	ErrChanged = errors.New("a shared file was changed in place")
+	// ErrForeign is returned when the root is a folder that is not the one
+	// that the transaction found or put there.
+	ErrForeign = errors.New("the root was replaced by something else")
+)
+
+// Layout is how a component lies on the device. The maker of the device
+// chooses it once; it is stored as its word.
+type Layout string
+
+// Tree is the layout of a whole folder that is switched by one exchange.
+const Tree Layout = "tree"
+
+// Options configure a [Files]. Name and Root are needed.
+type Options struct {
+	// Name is the name of the component.
+	Name string
+	// Root is the folder that the app finds its files in. It must not be a
+	// symbolic link and need not be there yet.
+	Root string
+	// Layout is Tree where it is empty.
+	Layout Layout
+	// Spool is the folder for what is being staged and what is kept, on the
+	// same mount as Root's parent. It is made with mode 0700 if it is missing.
+	// Empty means .pawl.NAME beside Root, NAME being Root's own name.
+	Spool string
+	// Effect says what has to happen after the exchange until the release is
+	// in effect: [ota.NeedsRestart] where the tree holds the program that
+	// embeds this package. Empty means [ota.Live].
+	Effect ota.Effect
+	// IgnoreOwner leaves everything to the user who runs this process. Without
+	// it a release that names another owner fails to stage for a user who may
+	// not give files away.
+	IgnoreOwner bool
+}
+
+// Files is the backend of one component. It implements [ota.Backend] and all
+// of its optional interfaces. One goroutine uses it at a time, but Seed may be
+// called while Stage runs.
+type Files struct {
+	opts Options
+	// before, when a test set it, is called before each step that lasts.
+	before func(op, path string) error
+
+	mu    sync.Mutex
+	seeds []*source // opened for Seed, dropped by every verb that moves trees
+}
+
+// The interfaces that a Files has.
+var (
+	_ ota.Backend  = (*Files)(nil)
+	_ ota.Budgeter = (*Files)(nil)
+	_ ota.Lister   = (*Files)(nil)
+	_ ota.Seeder   = (*Files)(nil)
+	_ ota.Verifier = (*Files)(nil)
+	_ ota.Repairer = (*Files)(nil)
+	_ ota.Pruner   = (*Files)(nil)
+	_ ota.Reverter = (*Files)(nil)
+)
+
+// New returns the backend of one component. It touches nothing on the disk.
+func New(o Options) (*Files, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("micro: %w", err)
+	}
+	return &Files{opts: o}, nil
+}
+
+func (o *Options) validate() error {
+	if err := release.CheckName(o.Name); err != nil {
+		return fmt.Errorf("option Name: %w", err)
+	}
+	if o.Root == "" {
+		return errors.New("option Root: it is empty")
+	}
+	root, err := filepath.Abs(o.Root)
+	if err != nil {
+		return fmt.Errorf("option Root: %w", err)
+	}
+	if o.Root = root; root == "/" {
+		return fmt.Errorf("option Root: /: %w", ErrLayout)
+	}
+	if o.Layout == "" {
+		o.Layout = Tree
+	}
+	if o.Layout != Tree {
+		return fmt.Errorf("option Layout: %.40q is not known", o.Layout)
+	}
+	if o.Effect != "" && o.Effect != ota.Live && o.Effect != ota.NeedsRestart && o.Effect != ota.NeedsReboot {
+		return fmt.Errorf("option Effect: %.40q is not known", o.Effect)
+	}
+	return o.validateSpool()
+}
+
+func (o *Options) validateSpool() error {
+	if o.Spool == "" {
+		o.Spool = filepath.Join(filepath.Dir(o.Root), ".pawl."+filepath.Base(o.Root))
+	}
+	spool, err := filepath.Abs(o.Spool)
+	if err != nil {
+		return fmt.Errorf("option Spool: %w", err)
+	}
+	if o.Spool = spool; inside(o.Root, spool) || inside(spool, o.Root) {
+		return fmt.Errorf("option Spool: %s and the root %s lie within each other", spool, o.Root)
+	}
+	return nil
+}
+
+// inside reports whether path is dir or lies below it.
+func inside(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// tempPrefix begins the names of files that are garbage after a power cut.
+const tempPrefix = ".pawl-tmp-"
+
+// The places in the spool.
+const (
+	dirTx    = "tx"    // of each open transaction
+	dirKept  = "kept"  // trees of earlier releases, by component digest
+	dirIndex = "index" // the index of each known tree, by component digest
+	dirTrash = "trash" // what is being removed
+)
+
+func (f *Files) path(names ...string) string {
+	return filepath.Join(append([]string{f.opts.Spool}, names...)...)
+}
+
+func (f *Files) txPath(tx ota.TxID, names ...string) string {
+	return f.path(append([]string{dirTx, string(tx)}, names...)...)
+}
+
+// treePath is the staged tree, and after the exchange the old one.
+func (f *Files) treePath(tx ota.TxID) string { return f.txPath(tx, "tree") }
+
+func (f *Files) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
+
+// step is called before each step that lasts.
+func (f *Files) step(op, path string) error {
+	if f.before == nil {
+		return nil
+	}
+	return f.before(op, path)
+}
+
+// check refuses what this backend cannot be meant for.
+func (f *Files) check(tx ota.TxID, c release.Component) error {
+	if c.Kind != Kind {
+		return fmt.Errorf("component %.80q is of kind %.40q, not %q", c.Name, c.Kind, Kind)
+	}
+	if c.Name != f.opts.Name {
+		return fmt.Errorf("component %.80q came to the backend of %q", c.Name, f.opts.Name)
+	}
+	if err := release.CheckName(string(tx)); err != nil {
+		return fmt.Errorf("transaction: %w", err)
+	}
+	return nil
+}
+
+// explain puts the family in front of errors of the system that callers tell
+// apart.
+func explain(err error) error {
+	switch {
+	case err == nil || errors.Is(err, ota.ErrNoSpace) || errors.Is(err, ErrReadOnly):
+		return err
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: %w", ota.ErrNoSpace, err)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	return err
+}
+
+// isGone reports that nothing has the path: it or a folder above it is not
+// there, or is no folder.
+func isGone(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}

@@ -1,0 +1,285 @@
+//go:build linux
+
+package micro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Revert gives the old tree the root's name again and drops what tx staged.
+// The carried paths go back first, with what the app wrote to them: when the
+// old tree has the name, it is complete.
+//
+// A file that both trees shared and that was written to in place is put back
+// from another place on the device. Where there is none Revert returns
+// [ErrChanged], which names the file, and keeps everything; a Repair with the
+// local copy mends it.
+func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) error {
+	if err := f.check(tx, c); err != nil {
+		return err
+	}
+	f.dropSeeds()
+	p, err := f.readPlan(tx)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		if err := f.undo(ctx, tx, p); err != nil {
+			return fmt.Errorf("cannot revert %s: %w", c.Name, explain(err))
+		}
+	}
+	return f.dropTx(tx)
+}
+
+// undo brings the old tree back. It asks what is at the root and at the
+// transaction's place, of which the plan knows two inodes.
+func (f *Files) undo(ctx context.Context, tx ota.TxID, p *plan) error {
+	root, err := look(f.opts.Root)
+	if err != nil {
+		return err
+	}
+	other, err := look(f.treePath(tx))
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.Old == nil && root.is(&p.New):
+		return f.renameNew(f.opts.Root, f.treePath(tx))
+	case p.Old == nil && (!root.there || other.is(&p.New)):
+		return nil
+	case root.is(p.Old) && other.is(&p.New):
+		err = f.moveBack(f.treePath(tx), f.opts.Root, p)
+	case root.is(p.Old):
+	case root.is(&p.New) && other.is(p.Old):
+		err = f.undoExchange(tx, p)
+	case !root.there && other.is(p.Old):
+		err = f.renameNew(f.treePath(tx), f.opts.Root)
+	case other.is(&p.New):
+		return nil
+	default:
+		return fmt.Errorf("%w: %s", ErrForeign, f.opts.Root)
+	}
+	if err != nil {
+		return err
+	}
+	return f.mendShared(ctx, tx, p)
+}
+
+func (f *Files) undoExchange(tx ota.TxID, p *plan) error {
+	if err := f.moveBack(f.opts.Root, f.treePath(tx), p); err != nil {
+		return err
+	}
+	if err := f.step("exchange", f.opts.Root); err != nil {
+		return err
+	}
+	return durable.Exchange(f.treePath(tx), f.opts.Root)
+}
+
+func (f *Files) renameNew(from, to string) error {
+	if err := f.step("name", to); err != nil {
+		return err
+	}
+	return durable.RenameNew(from, to)
+}
+
+// mendShared looks at every file of the root that the dropped tree shared.
+func (f *Files) mendShared(ctx context.Context, tx ota.TxID, p *plan) error {
+	next, err := f.storedIndex(p.New.Digest, p.New.Index)
+	if err != nil {
+		return err
+	}
+	tree, err := at.Open(f.opts.Root)
+	if err != nil {
+		return err
+	}
+	w := f.newWorker(ctx, tree)
+	var lost []error
+	err = eachShared(f.txPath(tx, "shared"), func(s *shared) error {
+		if err := ctx.Err(); err != nil || s.Old == "" {
+			return err
+		}
+		info, err := tree.Stat(s.Old)
+		if err == nil && s.is(info) {
+			return nil
+		}
+		if err := w.mendOne(s, p, next.Find(s.New)); err != nil {
+			lost = append(lost, err)
+		}
+		return nil
+	})
+	return errors.Join(append(lost, err, tree.Close())...)
+}
+
+// mendOne puts one shared file back.
+func (w *worker) mendOne(s *shared, p *plan, e *release.Entry) error {
+	why, err := w.wrong(w.tree, s.Old, e)
+	if err != nil || why == "" {
+		return err
+	}
+	old := *e
+	old.Path = s.Old
+	ix := w.f.oldIndex(w.ctx, *p.Old, nil)
+	sources := w.f.sources(ix)
+	defer closeSources(sources)
+	if err := w.mend(&old, sources, nil); err != nil {
+		return fmt.Errorf("%w: %s: %s: %w", ErrChanged, w.tree.Name(s.Old), why, err)
+	}
+	return nil
+}
+
+// mend puts the entry e back in its place as the release says: first under a
+// temporary name beside it, then with one rename. The content comes from one
+// of sources, or else from open, which may be nil.
+func (w *worker) mend(e *release.Entry, sources []*source, open func() (io.ReadCloser, error)) error {
+	if e.Type == release.Dir {
+		return w.mendDir(e)
+	}
+	temp := tempBeside(e.Path)
+	if err := w.step("mend", temp); err != nil {
+		return err
+	}
+	if err := w.tree.RemoveAll(temp); err != nil {
+		return err
+	}
+	var err error
+	if e.Type == release.Symlink {
+		err = w.symlink(temp, e)
+	} else {
+		err = w.mendFile(temp, e, sources, open)
+	}
+	if err != nil {
+		return err
+	}
+	return w.place(temp, e.Path)
+}
+
+// mendFile makes the file temp and makes it durable.
+func (w *worker) mendFile(temp string, e *release.Entry, sources []*source, open func() (io.ReadCloser, error)) error {
+	done, err := w.fromSources(temp, e, sources)
+	if err == nil && !done {
+		if open == nil {
+			return ota.ErrNotLocal
+		}
+		err = w.fromContent(temp, e, open)
+	}
+	if err != nil {
+		return err
+	}
+	settleForks()
+	file, err := w.tree.OpenFile(temp)
+	if errors.Is(err, os.ErrPermission) {
+		return durable.SyncTree(w.tree.Name("."))
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(durable.SyncOpen(file), file.Close())
+}
+
+func (w *worker) fromSources(temp string, e *release.Entry, sources []*source) (bool, error) {
+	for _, src := range sources {
+		for _, p := range src.places(e.Path, e.Blob) {
+			in, err := src.tree.OpenFile(p)
+			if err != nil {
+				continue
+			}
+			done, err := w.copyFrom(temp, e, in)
+			if err = errors.Join(err, in.Close()); done || errors.Is(err, ota.ErrNoSpace) {
+				return done, err
+			}
+		}
+	}
+	return false, nil
+}
+
+func (w *worker) fromContent(temp string, e *release.Entry, open func() (io.ReadCloser, error)) error {
+	r, err := open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.write(temp, e, r), r.Close())
+}
+
+// mendDir makes a folder if it is missing and gives it its metadata.
+func (w *worker) mendDir(e *release.Entry) error {
+	if info, err := w.tree.Stat(e.Path); err == nil && info.IsDir() {
+		return w.setDir(e.Path, e)
+	}
+	temp := tempBeside(e.Path)
+	if err := w.step("mend", temp); err != nil {
+		return err
+	}
+	if err := w.tree.RemoveAll(temp); err != nil {
+		return err
+	}
+	if err := w.tree.Mkdir(temp); err != nil {
+		return err
+	}
+	if err := w.setDir(temp, e); err != nil {
+		return err
+	}
+	return w.place(temp, e.Path)
+}
+
+// place gives temp the name p, in whose place may be anything.
+func (w *worker) place(temp, p string) error {
+	if err := w.step("place", p); err != nil {
+		return err
+	}
+	dir, base, err := w.tree.Parent(p)
+	if err != nil {
+		return err
+	}
+	_, from, err := w.tree.Parent(temp)
+	if err != nil {
+		return err
+	}
+	err = durable.RenameAt(dir, from, dir, base)
+	if !isErrno(err, unix.EISDIR, unix.ENOTDIR, unix.ENOTEMPTY, unix.EEXIST) {
+		return explain(err)
+	}
+	if err := durable.ExchangeAt(dir, from, dir, base); err != nil {
+		return explain(err)
+	}
+	return w.tree.RemoveAll(temp)
+}
+
+// CanRevert reports whether Revert would find all it needs: the transaction's
+// own record and the old tree.
+func (f *Files) CanRevert(_ context.Context, tx ota.TxID, c release.Component) (bool, error) {
+	if err := f.check(tx, c); err != nil {
+		return false, err
+	}
+	root, err := look(f.opts.Root)
+	if err != nil {
+		return false, err
+	}
+	p, err := f.readPlan(tx)
+	if err != nil {
+		return false, err
+	}
+	if p == nil {
+		s, err := f.readStaged(tx)
+		k, ok := f.identify(root, nil)
+		return s != nil || !ok || k.Digest != c.Digest(), err
+	}
+	other, err := look(f.treePath(tx))
+	if err != nil {
+		return false, err
+	}
+	if p.Old == nil {
+		return !root.there || root.is(&p.New) || other.is(&p.New), nil
+	}
+	return root.is(p.Old) || other.is(p.Old) && (root.is(&p.New) || !root.there), nil
+}

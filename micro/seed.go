@@ -1,0 +1,220 @@
+//go:build linux
+
+package micro
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Seed opens a file of the root or of a kept tree that should hold b.
+func (f *Files) Seed(_ context.Context, name string, b release.Blob) (io.ReadCloser, bool, error) {
+	if name != f.opts.Name {
+		return nil, false, fmt.Errorf("component %.80q came to the backend of %q", name, f.opts.Name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seeds == nil {
+		if err := f.openSeeds(); err != nil {
+			return nil, false, err
+		}
+	}
+	for _, s := range f.seeds {
+		for _, p := range s.places("", b) {
+			if r, ok := openSeed(s, p, b); ok {
+				return r, true, nil
+			}
+		}
+	}
+	return nil, false, nil
+}
+
+func openSeed(s *source, p string, b release.Blob) (io.ReadCloser, bool) {
+	file, err := s.tree.OpenFile(p)
+	if err != nil {
+		return nil, false
+	}
+	if info, err := at.StatFile(file); err != nil || info.Size != b.Size {
+		_ = file.Close()
+		return nil, false
+	}
+	return file, true
+}
+
+// openSeeds opens the trees; a root that nothing is known of lends nothing.
+func (f *Files) openSeeds() error {
+	root, err := look(f.opts.Root)
+	if err != nil {
+		return err
+	}
+	plans, err := f.plans()
+	if err != nil {
+		return err
+	}
+	var old *release.Index
+	if k, ok := f.identify(root, plans); ok {
+		old, _ = f.storedIndex(k.Digest, k.Index)
+	}
+	f.seeds = []*source{}
+	for _, s := range f.sources(old) {
+		if s.ix == nil {
+			_ = s.tree.Close()
+			continue
+		}
+		f.seeds = append(f.seeds, s)
+	}
+	return nil
+}
+
+// dropSeeds closes the trees that Seed reads from.
+func (f *Files) dropSeeds() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	closeSources(f.seeds)
+	f.seeds = nil
+}
+
+// Blobs returns the content of all files of c.
+func (f *Files) Blobs(ctx context.Context, c release.Component, content ota.Content) ([]release.Blob, error) {
+	ix, err := f.index(ctx, c.Digest(), c.Index, content)
+	if err != nil {
+		return nil, err
+	}
+	return ix.Blobs(), nil
+}
+
+// Budget returns what Stage of c takes on the root's file system: the files
+// that cannot be shared, in whole blocks, every folder, and the records.
+func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
+	root, err := f.root()
+	if err != nil {
+		return nil, err
+	}
+	was, err := f.installed(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	next, err := f.index(ctx, c.Digest(), c.Index, content)
+	if err != nil {
+		return nil, err
+	}
+	n := counter{f: f, ctx: ctx, next: next, block: f.blockSize()}
+	if was.Digest.IsZero() || was.Digest != c.Digest() {
+		n.sources = f.sources(f.oldIndex(ctx, was, content))
+		err = n.tree()
+		closeSources(n.sources)
+	}
+	n.records(c)
+	return []ota.Need{{Path: f.opts.Spool, Bytes: n.bytes, Inodes: n.inodes}}, err
+}
+
+// blockSize returns the unit in which the file system gives out space.
+func (f *Files) blockSize() int64 {
+	var fs unix.Statfs_t
+	for dir := f.opts.Root; ; {
+		if unix.Statfs(dir, &fs) == nil && fs.Bsize > 0 {
+			return int64(fs.Bsize)
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return 4096
+		}
+		dir = up
+	}
+}
+
+// counter adds up what a tree takes.
+type counter struct {
+	f       *Files
+	ctx     context.Context
+	next    *release.Index
+	sources []*source
+	block   int64
+	bytes   int64
+	inodes  int64
+	names   map[string]int64 // bytes of the names in each folder
+}
+
+func (n *counter) add(bytes int64) {
+	n.inodes++
+	n.bytes += (bytes + n.block - 1) / n.block * n.block
+}
+
+func (n *counter) tree() error {
+	w := n.f.newWorker(n.ctx, nil)
+	n.names = map[string]int64{}
+	for i := range n.next.Entries {
+		if err := n.ctx.Err(); err != nil {
+			return err
+		}
+		e := &n.next.Entries[i]
+		if e.Type == release.Carry {
+			continue
+		}
+		n.entry(w, e)
+	}
+	for _, bytes := range n.names {
+		n.bytes += (bytes + n.block - 1) / n.block * n.block
+	}
+	return nil
+}
+
+// inInode is how long a symbolic link, and how large an extended attribute,
+// may be to need no block of its own on common file systems.
+const inInode = 59
+
+func (n *counter) entry(w *worker, e *release.Entry) {
+	dir, base := filepath.Dir(e.Path), len(e.Path)
+	n.names[dir] += int64(base-len(dir)) + 24
+	var attrs int64
+	for _, x := range e.Xattrs {
+		attrs += int64(len(x.Name) + len(x.Value) + 16)
+	}
+	if e.Type == release.File && n.links(w, e) {
+		return
+	}
+	switch {
+	case e.Type == release.File:
+		n.add(e.Size)
+	case e.Type == release.Symlink && len(e.Target) <= inInode:
+		n.add(0)
+	default:
+		n.add(1)
+	}
+	if attrs > inInode {
+		n.bytes += n.block
+	}
+}
+
+// links reports whether a file that is there can get a second name.
+func (n *counter) links(w *worker, e *release.Entry) bool {
+	for _, src := range n.sources {
+		for _, p := range src.places(e.Path, e.Blob) {
+			why, info, err := w.differs(src.tree, p, e)
+			if err == nil && why == "" && !info.Locked {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// records adds the spool's own files: the index, the list of shared files and
+// the records of the transaction, each written beside the one it replaces.
+func (n *counter) records(c release.Component) {
+	if there, err := look(n.f.indexPath(c.Digest())); err == nil && !there.there {
+		n.add(c.Index.Size)
+	}
+	n.add(int64(len(n.next.Entries)) * 160)
+	for range 10 {
+		n.add(1)
+	}
+}

@@ -1,0 +1,166 @@
+//go:build linux
+
+package micro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Stage builds the whole tree of c in the spool and makes it durable. What is
+// installed is read, never changed. It refuses what would stop Activate: paths
+// that belong to nobody ([ErrUnmanaged]), a root that cannot be exchanged
+// ([ErrLayout]) or not be changed ([ErrReadOnly]).
+//
+// Every file is verified by content before Stage returns, those that are
+// shared with the installed tree too.
+func (f *Files) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
+	if err := f.check(tx, c); err != nil {
+		return "", err
+	}
+	f.dropSeeds()
+	defer f.dropSeeds()
+	root, err := f.root()
+	if err != nil {
+		return "", err
+	}
+	if root.there {
+		if err := f.probeRoot(root); err != nil {
+			return "", err
+		}
+	}
+	if err := f.prepare(string(tx)); err != nil {
+		return "", fmt.Errorf("cannot prepare the spool: %w", err)
+	}
+	if p, err := f.readPlan(tx); err != nil || p != nil && root.is(&p.New) {
+		return f.effect(), err
+	}
+	if err := f.stage(ctx, tx, c, content, root); err != nil {
+		return "", err
+	}
+	return f.effect(), nil
+}
+
+func (f *Files) effect() ota.Effect {
+	if f.opts.Effect == "" {
+		return ota.Live
+	}
+	return f.opts.Effect
+}
+
+func (f *Files) stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content, root place) error {
+	if err := f.sweep(); err != nil {
+		return err
+	}
+	if err := f.probe(root); err != nil {
+		return err
+	}
+	was, err := f.installed(ctx, root)
+	if err != nil {
+		return err
+	}
+	next, err := f.keepIndex(ctx, c, content)
+	if err != nil {
+		return err
+	}
+	if !was.Digest.IsZero() && was.Digest == c.Digest() {
+		return f.writeRecord(f.txPath(tx, "staged"), formatStaged, staged{Tree: was, Same: true})
+	}
+	tree, err := f.buildTree(ctx, tx, next, f.oldIndex(ctx, was, content), content, root)
+	if err != nil {
+		return err
+	}
+	return f.writeRecord(f.txPath(tx, "staged"), formatStaged, staged{Tree: known{c.Digest(), c.Index, tree}})
+}
+
+// buildTree builds the tree of a transaction and returns which inode it is.
+func (f *Files) buildTree(ctx context.Context, tx ota.TxID, next, old *release.Index, content ota.Content, root place) (at.ID, error) {
+	b := &builder{next: next, sources: f.sources(old)}
+	defer closeSources(b.sources)
+	var live *at.Tree
+	if root.there {
+		if len(b.sources) == 0 || !b.sources[0].live {
+			return at.ID{}, fmt.Errorf("%w: %s cannot be read", ErrReadOnly, f.opts.Root)
+		}
+		live = b.sources[0].tree
+	}
+	s, err := surveyRoot(ctx, live, old, next)
+	if err == nil {
+		err = s.movable(os.Geteuid())
+	}
+	if err != nil {
+		return at.ID{}, err
+	}
+	tree, fresh, err := f.openTree(ctx, f.treePath(tx))
+	if err != nil {
+		return at.ID{}, err
+	}
+	b.worker, b.fresh = f.newWorker(ctx, tree), fresh
+	id, err := b.all(tx, content, s)
+	return id, errors.Join(err, tree.Close())
+}
+
+// all builds, and makes everything durable with one call.
+func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error) {
+	log, err := createSharedLog(b.f.txPath(tx, "shared"))
+	if err != nil {
+		return at.ID{}, explain(err)
+	}
+	b.log = log
+	err = b.build(content, s)
+	if err := errors.Join(err, log.close()); err != nil {
+		return at.ID{}, err
+	}
+	settleForks()
+	if err := b.step("sync", "."); err != nil {
+		return at.ID{}, err
+	}
+	if err := durable.SyncTree(b.tree.Name(".")); err != nil {
+		return at.ID{}, explain(err)
+	}
+	info, err := b.tree.Stat(".")
+	return info.ID, err
+}
+
+// sweep removes what interrupted work of earlier calls left in the spool.
+func (f *Files) sweep() error {
+	if err := f.step("sweep", f.path()); err != nil {
+		return err
+	}
+	if err := f.sweepTemp(".", dirIndex); err != nil {
+		return err
+	}
+	names, err := f.listDir(dirTrash)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := f.wipe(dirTrash, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wipe removes a tree or a transaction's folder from one of the spool's
+// folders.
+func (f *Files) wipe(dir, name string) error {
+	if err := f.step("wipe", f.path(dir, name)); err != nil {
+		return err
+	}
+	tree, err := at.Open(f.path(dir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(tree.RemoveAll(name), tree.Close())
+}
