@@ -1,0 +1,147 @@
+package tuf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/pawl-ota/pawl/ota/fetch"
+)
+
+// part is a piece of one file of a repository.
+type part struct {
+	name           string // as in a URL, escaped
+	offset, length int64  // length -1: to the end of the file
+	max            int64  // refuse more bytes; 0: no limit
+	cause          fetch.Cause
+}
+
+// repo reads the files of a repository. A file that is not there is an
+// fs.ErrNotExist.
+type repo interface {
+	get(ctx context.Context, p part) (io.ReadCloser, error)
+}
+
+// escape makes a part's name from a file's name.
+func escape(name string) string { return (&url.URL{Path: name}).EscapedPath() }
+
+// localPath returns the folder that u names, if it names one.
+func localPath(u string) (string, bool) {
+	if path, ok := strings.CutPrefix(u, "file://"); ok {
+		return path, true
+	}
+	return u, !strings.Contains(u, "://")
+}
+
+type httpRepo struct {
+	client *fetch.Client
+	base   string // ends in a slash
+	query  string // goes with every request: a signature, say
+}
+
+func newHTTPRepo(c *fetch.Client, base string) (*httpRepo, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, errors.New("tuf: Options.URL is neither an http or https URL nor a folder")
+	}
+	r := &httpRepo{client: c}
+	if u.RawQuery != "" {
+		r.query = "?" + u.RawQuery
+	}
+	u.RawQuery, u.Fragment = "", ""
+	r.base = strings.TrimSuffix(u.String(), "/") + "/"
+	return r, nil
+}
+
+func (r *httpRepo) get(ctx context.Context, p part) (io.ReadCloser, error) {
+	body, err := r.client.Get(ctx, fetch.Request{
+		URL: r.base + p.name + r.query, Offset: p.offset, Length: p.length, Cause: p.cause, MaxBytes: p.max,
+	})
+	if status, ok := errors.AsType[*fetch.StatusError](err); ok {
+		switch status.Code {
+		// Object stores answer 403 for a missing name to those who may not list.
+		case http.StatusNotFound, http.StatusForbidden, http.StatusGone:
+			return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+		}
+	}
+	return body, err
+}
+
+// folderRepo is the path of a folder. It is opened for each file: a medium may
+// come and go.
+type folderRepo string
+
+func (r folderRepo) get(ctx context.Context, p part) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	name, err := url.PathUnescape(p.name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read from the repository: %w", err)
+	}
+	root, err := os.OpenRoot(string(r))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the repository: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read from the repository: %w", err)
+	}
+	body, err := section(ctx, f, p)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot read %s from the repository: %w", name, err), f.Close())
+	}
+	return body, nil
+}
+
+// section gives the part p of f.
+func section(ctx context.Context, f *os.File, p part) (io.ReadCloser, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file but %v", info.Mode())
+	}
+	length := p.length
+	if length < 0 {
+		length = info.Size() - p.offset
+	}
+	switch {
+	case p.offset < 0 || p.offset > info.Size() || length > info.Size()-p.offset:
+		return nil, fmt.Errorf("%d bytes from %d on were wanted of %d: %w", length, p.offset, info.Size(), io.ErrUnexpectedEOF)
+	case p.max > 0 && length > p.max:
+		return nil, fmt.Errorf("%d bytes, %d are allowed: %w", length, p.max, fetch.ErrTooLong)
+	}
+	return &fileBody{ctx: ctx, f: f, r: io.NewSectionReader(f, p.offset, length), left: length}, nil
+}
+
+// fileBody reads a piece of a file until its context ends.
+type fileBody struct {
+	ctx  context.Context
+	f    *os.File
+	r    io.Reader
+	left int64
+}
+
+func (b *fileBody) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	if err == io.EOF && b.left > 0 {
+		err = io.ErrUnexpectedEOF // the file became shorter
+	}
+	return n, err
+}
+
+func (b *fileBody) Close() error { return b.f.Close() }

@@ -1,0 +1,195 @@
+package tuf
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/pawl-ota/pawl/internal/seam"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// The trust store is two files, each replaced as a whole in one synced step,
+// each with a checksum over all of it:
+//
+//	marks   what was seen: versions, times, digests; small
+//	trust   the same marks, and the metadata files themselves
+//
+// marks is written first. Generations rise; the newer readable marks count. So
+// damage to either file loses no mark, and a power cut between the two leaves
+// marks that are at most ahead of the files, which the next lookup makes good. A file
+// that is damaged is set aside under NAME.damaged, for people.
+const (
+	marksFile = "marks"
+	trustFile = "trust"
+
+	storeFormat = "pawl-trust/0"
+	maxStore    = 64 << 20 // bytes of a file of the store
+	maxSeen     = 64       // releases whose digest is remembered
+	maxLineage  = 32       // roots whose digest is remembered
+)
+
+// trust is the content of the trust store.
+type trust struct {
+	Marks marks `json:"marks"`
+	// Roots are the verified roots after the pinned one, oldest first.
+	Roots [][]byte `json:"roots,omitempty"`
+	// Roles are the verified files of the other roles, by role.
+	Roles map[string][]byte `json:"roles,omitempty"`
+}
+
+// marks are what a device never goes below.
+type marks struct {
+	Generation uint64 `json:"generation"`
+	// Lineage holds the digests of verified roots. Marks count for a pinned
+	// root that leads to one of them.
+	Lineage []release.Digest `json:"lineage,omitempty"`
+	Root    int64            `json:"root,omitempty"` // the highest version
+	// Timestamp and Snapshot are the highest versions, and Issued the newest
+	// time, that the timestamp role signed, and TimestampKeys the ids of its
+	// keys then.
+	Timestamp     int64    `json:"timestamp,omitempty"`
+	Snapshot      int64    `json:"snapshot,omitempty"`
+	Issued        int64    `json:"issued,omitempty"` // Unix time
+	TimestampKeys []string `json:"timestampKeys,omitempty"`
+	// Roles are the highest versions that the snapshot role signed, by file,
+	// and SnapshotKeys the ids of its keys then.
+	Roles        map[string]int64 `json:"roles,omitempty"`
+	SnapshotKeys []string         `json:"snapshotKeys,omitempty"`
+	// Seen are the digests of release documents, by target name.
+	Seen map[string]release.Digest `json:"seen,omitempty"`
+}
+
+// seal puts a checksum before data.
+func seal(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	head := storeFormat + " " + release.Sum(data).String() + "\n"
+	return append([]byte(head), data...), nil
+}
+
+var errDamaged = errors.New("the file is damaged")
+
+// unseal is the reverse of seal. A file of another format is an ErrStore.
+func unseal(file []byte, v any) error {
+	head, data, ok := bytes.Cut(file, []byte("\n"))
+	format, sum, ok2 := bytes.Cut(head, []byte(" "))
+	if !ok || !ok2 || string(sum) != release.Sum(data).String() {
+		return errDamaged
+	}
+	if string(format) != storeFormat {
+		return fmt.Errorf("%w: format %.40q", ErrStore, format)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return errDamaged
+	}
+	return nil
+}
+
+// load reads the trust store and heals it: what is damaged is set aside, and
+// what of it is lost comes back from the repository. whole is what save compares
+// with; it is nil when a file has to be written anew in any case.
+func load(dir seam.Dir) (t trust, whole []byte, err error) {
+	var m marks
+	if err := loadFile(dir, trustFile, &t); err != nil {
+		return trust{}, nil, err
+	}
+	if err := loadFile(dir, marksFile, &m); err != nil {
+		return trust{}, nil, err
+	}
+	same := m.Generation == t.Marks.Generation
+	if m.Generation > t.Marks.Generation {
+		t.Marks = m
+	}
+	t.dropUnreadable()
+	if same {
+		whole, err = json.Marshal(t)
+	}
+	return t, whole, err
+}
+
+func loadFile[T any](dir seam.Dir, name string, v *T) error {
+	data, err := dir.ReadFile(name, maxStore)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the trust store: %w", err)
+	}
+	err = unseal(data, v)
+	if !errors.Is(err, errDamaged) {
+		return err
+	}
+	*v = *new(T)
+	if err := dir.WriteFile(name+".damaged", data); err != nil {
+		return fmt.Errorf("cannot set a damaged file of the trust store aside: %w", err)
+	}
+	return dir.Remove(name)
+}
+
+// dropUnreadable drops role files that go-tuf would stumble over for ever
+// (go-tuf issue 781).
+func (t *trust) dropUnreadable() {
+	maps.DeleteFunc(t.Roles, func(role string, data []byte) bool {
+		return failClosed(func() error {
+			var err error
+			switch role {
+			case metadata.TIMESTAMP:
+				_, err = metadata.Timestamp().FromBytes(data)
+			case metadata.SNAPSHOT:
+				_, err = metadata.Snapshot().FromBytes(data)
+			default:
+				_, err = metadata.Targets().FromBytes(data)
+			}
+			return err
+		}) != nil
+	})
+}
+
+// save writes t where it differs from whole, as the next generation.
+func (t *trust) save(dir seam.Dir, whole []byte) error {
+	t.Marks.trim()
+	if now, err := json.Marshal(t); err != nil || bytes.Equal(now, whole) {
+		return err
+	}
+	t.Marks.Generation++
+	for _, f := range []struct {
+		name  string
+		value any
+	}{{marksFile, t.Marks}, {trustFile, t}} {
+		data, err := seal(f.value)
+		if err == nil {
+			err = dir.WriteFile(f.name, data)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot write the trust store: %w", err)
+		}
+	}
+	return nil
+}
+
+// trim keeps the marks small: of releases the ones with the highest seqs.
+func (m *marks) trim() {
+	if n := len(m.Lineage) - maxLineage; n > 0 {
+		m.Lineage = m.Lineage[n:]
+	}
+	names := slices.SortedFunc(maps.Keys(m.Seen), func(a, b string) int {
+		_, x, _ := parseTarget(a)
+		_, y, _ := parseTarget(b)
+		return cmp.Compare(y, x)
+	})
+	for i, name := range names {
+		if i >= maxSeen {
+			delete(m.Seen, name)
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package tuf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/config"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+
+	"github.com/pawl-ota/pawl/ota/durable"
+)
+
+// scratchName is the folder in the trust store in which go-tuf keeps its files
+// during a lookup. Nothing in it has to survive.
+const scratchName = "scratch"
+
+// expiry says whether a lookup cares for expired metadata.
+type expiry bool
+
+const (
+	enforceExpiry expiry = true
+	ignoreExpiry  expiry = false
+)
+
+// view is one verified state of the repository, during one lookup.
+type view struct {
+	s       *Source
+	ctx     context.Context
+	expiry  expiry
+	scratch string
+	trust   trust
+	roles   *roleFetcher
+	chain   *chain
+	ref     time.Time // what metadata is checked against
+	set     trustedmetadata.TrustedMetadata
+}
+
+// lookup brings the view up to date, lets find look at it, and stores what was
+// verified, all with the trust store locked.
+func (s *Source) lookup(ctx context.Context, e expiry, find func(*view) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	dir, err := durable.OpenDir(s.o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	unlock, err := dir.Lock(ctx, s.o.LockWait)
+	if err != nil {
+		return err
+	}
+	v := &view{
+		s: s, ctx: ctx, expiry: e, scratch: filepath.Join(s.o.Dir, scratchName),
+		roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
+	}
+	err = v.use(dir, find)
+	return errors.Join(err, os.RemoveAll(v.scratch), unlock())
+}
+
+func (v *view) use(dir *durable.Dir, find func(*view) error) error {
+	trust, whole, err := load(dir)
+	if err != nil {
+		return err
+	}
+	v.trust = trust
+	if err := v.rotate(); err != nil {
+		return err
+	}
+	if err = v.refresh(); err == nil {
+		err = find(v)
+	}
+	return errors.Join(err, v.trust.save(dir, whole))
+}
+
+// rotate verifies the roots, from the pinned one to the newest.
+func (v *view) rotate() (err error) {
+	stored := v.trust.Roots
+	if v.chain, err = v.s.anchor.chain(stored); err != nil {
+		return err
+	}
+	if err := v.chain.extend(v.roles); err != nil {
+		return err
+	}
+	return v.trust.adopt(v.chain.roots, signedBy(stored))
+}
+
+// refresh verifies timestamp, snapshot and targets. Their own word on when they
+// were issued counts at once: what else has expired by then is refused.
+func (v *view) refresh() error {
+	if err := v.prepare(); err != nil {
+		return err
+	}
+	ref, err := v.attempt()
+	if _, later := v.times(); err == nil && later.After(ref) {
+		_, err = v.attempt()
+	}
+	if err != nil {
+		return err
+	}
+	v.trust.Roles = map[string][]byte{}
+	return v.keep(v.set)
+}
+
+// attempt does the refresh once, against the times known now.
+func (v *view) attempt() (ref time.Time, err error) {
+	floor, ref := v.times()
+	set, err := v.run(ref)
+	below := v.trust.Marks.check(set)
+	if below == nil {
+		v.trust.Marks.raise(set)
+	}
+	if err != nil {
+		return ref, v.explain(err, floor, ref)
+	}
+	v.ref, v.set = ref, set
+	return ref, below
+}
+
+// times returns the earliest time that it can be, by what was signed, and
+// the time to check against.
+func (v *view) times() (floor, ref time.Time) {
+	if v.expiry == ignoreExpiry {
+		return time.Time{}, time.Time{}
+	}
+	floor, ref = v.s.o.BuildTime, v.s.o.Now()
+	if issued := time.Unix(v.trust.Marks.Issued, 0); v.trust.Marks.Issued > 0 && issued.After(floor) {
+		floor = issued
+	}
+	if floor.After(ref) {
+		ref = floor
+	}
+	if _, ok := v.s.repo.(folderRepo); ok {
+		return floor.Add(-v.s.o.MaxStale), ref.Add(-v.s.o.MaxStale)
+	}
+	return floor, ref
+}
+
+// explain tells what has expired for sure from what has by the clock alone.
+func (v *view) explain(err error, floor, ref time.Time) error {
+	if !errors.Is(err, ErrExpired) || v.s.o.TrustClock || !ref.After(floor) {
+		return err
+	}
+	if _, again := v.run(floor); errors.Is(again, ErrExpired) {
+		return err
+	}
+	what := "metadata has expired"
+	if e, ok := errors.AsType[*metadata.ErrExpiredMetadata](err); ok {
+		what = e.Msg
+	}
+	return fmt.Errorf("%w: %s, and the clock says %s", ErrClockUntrusted, what, v.s.o.Now().UTC().Format(time.RFC3339))
+}
+
+// prepare lays the stored files out for go-tuf.
+func (v *view) prepare() error {
+	if err := os.RemoveAll(v.scratch); err != nil {
+		return fmt.Errorf("cannot clear the scratch folder: %w", err)
+	}
+	if err := os.Mkdir(v.scratch, 0o700); err != nil {
+		return fmt.Errorf("cannot make the scratch folder: %w", err)
+	}
+	for role, data := range v.trust.Roles {
+		if err := os.WriteFile(v.scratchFile(role), data, 0o600); err != nil {
+			return fmt.Errorf("cannot lay out the trust store: %w", err)
+		}
+	}
+	return nil
+}
+
+func (v *view) scratchFile(role string) string {
+	return filepath.Join(v.scratch, url.PathEscape(role)+".json")
+}
+
+// updater returns a fresh one of go-tuf's.
+func (v *view) updater(ref time.Time) (*updater.Updater, error) {
+	l := v.s.o.Limits
+	u, err := updater.New(&config.UpdaterConfig{
+		MaxRootRotations:   1, // all that there are were taken before
+		MaxDelegations:     l.Roles,
+		RootMaxLength:      l.Root,
+		TimestampMaxLength: l.Timestamp,
+		SnapshotMaxLength:  l.Snapshot,
+		TargetsMaxLength:   l.Targets,
+		Fetcher:            v.roles,
+		LocalTrustedRoot:   v.chain.roots[len(v.chain.roots)-1].data,
+		LocalMetadataDir:   v.scratch,
+		LocalTargetsDir:    v.scratch,
+		RemoteMetadataURL:  rolesURL,
+	})
+	if err != nil {
+		return nil, err
+	}
+	u.UnsafeSetRefTime(ref)
+	return u, nil
+}
+
+// run refreshes with a fresh updater, and returns what that verified.
+func (v *view) run(ref time.Time) (set trustedmetadata.TrustedMetadata, err error) {
+	err = failClosed(func() error {
+		u, err := v.updater(ref)
+		if err != nil {
+			return err
+		}
+		err = u.Refresh()
+		set = u.GetTrustedMetadataSet()
+		return err
+	})
+	return set, classify(err)
+}
+
+// walk looks a target up with a fresh updater (go-tuf issue 759), and returns
+// also what that verified on the way. A target that is not there is an
+// fs.ErrNotExist.
+func (v *view) walk(name string) (info *metadata.TargetFiles, set trustedmetadata.TrustedMetadata, err error) {
+	err = failClosed(func() error {
+		u, err := v.updater(v.ref)
+		if err != nil {
+			return err
+		}
+		info, err = u.GetTargetInfo(name)
+		set = u.GetTrustedMetadataSet()
+		if err != nil && err.Error() == fmt.Sprintf("target %s not found", name) {
+			err = &transportError{fmt.Errorf("target %s: %w", name, fs.ErrNotExist)}
+		}
+		return err
+	})
+	return info, set, classify(err)
+}
+
+// keep takes the files of the roles in set into the trust store.
+func (v *view) keep(set trustedmetadata.TrustedMetadata) error {
+	roles := []string{metadata.TIMESTAMP, metadata.SNAPSHOT}
+	for role := range set.Targets {
+		roles = append(roles, role)
+	}
+	for _, role := range roles {
+		data, err := os.ReadFile(v.scratchFile(role))
+		if err != nil {
+			return fmt.Errorf("cannot keep role %s: %w", role, err)
+		}
+		v.trust.Roles[role] = data
+	}
+	return nil
+}
