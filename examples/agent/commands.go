@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pawl-ota/pawl/examples/bar"
+	"github.com/pawl-ota/pawl/ota"
+)
+
+// answer is what a command has to say. With -json it is printed as it is.
+type answer struct {
+	Command string `json:"command"`
+	Code    int    `json:"code"`
+	Line    string `json:"line"` // one line for people
+	// One of the following, as the command has it.
+	Available *ota.Installed `json:"available,omitempty"`
+	Result    *ota.Result    `json:"result,omitempty"`
+	Status    *ota.Status    `json:"status,omitempty"`
+	History   []ota.Result   `json:"history,omitempty"`
+	Damage    []ota.Damage   `json:"damage,omitempty"`
+
+	Kind  string `json:"kind,omitempty"` // a word that stays the same for one kind of error
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+
+	err  error
+	more []string // further lines for people
+}
+
+// command is one verb of the command line.
+type command struct {
+	what string
+	// asks is whether it looks at the repository, so that it needs a source.
+	asks bool
+	run  func(ctx context.Context, a *agent) answer
+}
+
+var commands = map[string]command{
+	"check":    {"look whether there is a newer release", true, check},
+	"update":   {"settle, look for the newest release and take it all the way", true, update},
+	"resume":   {"settle what was cut short, without a network; for a unit before the app's", false, resume},
+	"rollback": {"go back to a release that was kept, without a network", false, rollback},
+	"verify":   {"compare what is installed with the release, by content", false, verify},
+	"repair":   {"mend what verify finds, without a network", false, repair},
+	"history":  {"the transactions that ended, newest last", false, history},
+	"status":   {"what runs, what is open, what is kept and held back", false, status},
+}
+
+func check(ctx context.Context, a *agent) answer {
+	r, err := a.updater.Check(ctx)
+	running := a.updater.Status().Running
+	if errors.Is(err, ota.ErrUpToDate) {
+		return answer{Line: fmt.Sprintf("%s is the newest release", running)}
+	}
+	ans := answer{Line: "cannot tell whether there is a newer release"}
+	if err != nil {
+		ans = failed(ans.Line, err)
+	}
+	if r != nil {
+		ans.Available = &ota.Installed{ID: r.ID, Version: r.Version, Digest: r.Digest()}
+		ans.Line = fmt.Sprintf("%s can be installed over %s", ans.Available, running)
+	}
+	if r != nil && err != nil {
+		ans.Line = fmt.Sprintf("%s may not be installed over %s", ans.Available, running)
+	}
+	return ans
+}
+
+func update(ctx context.Context, a *agent) answer {
+	r, err := a.updater.Update(ctx)
+	return ofResult(a, r, err, "cannot update")
+}
+
+func resume(_ context.Context, a *agent) answer {
+	return ofResult(a, a.settled, nil, "cannot settle")
+}
+
+func rollback(ctx context.Context, a *agent) answer {
+	r, err := a.updater.Rollback(ctx, a.args.seq)
+	return ofResult(a, r, err, "cannot go back")
+}
+
+func verify(ctx context.Context, a *agent) answer {
+	damage, err := a.updater.Verify(ctx)
+	return ofDamage(a, damage, err, "cannot verify", "differ", "is as published")
+}
+
+func repair(ctx context.Context, a *agent) answer {
+	damage, err := a.updater.Repair(ctx)
+	return ofDamage(a, damage, err, "cannot repair", "could not be mended", "is as published")
+}
+
+func history(_ context.Context, a *agent) answer {
+	all, err := ota.ReadHistory(a.config.stateDir())
+	if err != nil {
+		return failed("cannot read the history", err)
+	}
+	ans := answer{History: all, Line: fmt.Sprintf("%d transactions ended on this device", len(all))}
+	for _, r := range all {
+		ans.more = append(ans.more, r.Ended.UTC().Format(time.RFC3339)+"  "+r.String())
+	}
+	return ans
+}
+
+func status(_ context.Context, a *agent) answer {
+	st, err := ota.ReadStatus(a.config.stateDir())
+	if err != nil {
+		return failed("cannot read the state", err)
+	}
+	ans := answer{Status: &st, Line: fmt.Sprintf("runs %s, %s", st.Running, st.State)}
+	if st.Tx != nil {
+		ans.more = append(ans.more, "open: "+st.Tx.String())
+	}
+	for _, k := range st.Kept {
+		ans.more = append(ans.more, "kept: "+k.String())
+	}
+	for _, h := range st.Held {
+		ans.more = append(ans.more, fmt.Sprintf("held back: seq %d: %s", h.Seq, h.Reason))
+	}
+	ans.more = append(ans.more, st.Notes...)
+	return ans
+}
+
+// ofResult puts what became of a transaction into words.
+func ofResult(a *agent, r ota.Result, err error, cannot string) answer {
+	ans := answer{Result: &r, err: err}
+	ans.Code, ans.Kind, ans.Hint = outcome(r, err)
+	switch {
+	case err != nil && r.Tx == "":
+		ans.Line = cannot
+	case err == nil && r.State == ota.Idle:
+		ans.Line = "nothing to do, runs " + a.updater.Status().Running.String()
+	case r.State == ota.Committed:
+		ans.Line = fmt.Sprintf("%s is installed over %s: %s fetched in %s", r.To, r.From, bar.Size(r.Bytes), bar.Seconds(r.Took))
+	case r.State == ota.Reverted:
+		ans.Line = fmt.Sprintf("%s was taken back, %s runs", r.To, r.From)
+	default:
+		ans.Line = fmt.Sprintf("%s is at: %s", r.To, r.State)
+	}
+	if err == nil && r.Reason != "" {
+		ans.more = append(ans.more, r.Reason)
+	}
+	return ans
+}
+
+// ofDamage puts the outcome of verify and repair into words.
+func ofDamage(a *agent, damage []ota.Damage, err error, cannot, bad, good string) answer {
+	if err != nil {
+		return failed(cannot, err)
+	}
+	running := a.updater.Status().Running
+	if len(damage) == 0 {
+		return answer{Line: running.String() + " " + good}
+	}
+	ans := failed(fmt.Sprintf("%s: %d entries %s", running, len(damage), bad), errDamaged)
+	ans.Damage = damage
+	for _, d := range damage {
+		ans.more = append(ans.more, d.String())
+	}
+	return ans
+}
+
+func failed(line string, err error) answer {
+	ans := answer{Line: line, err: err}
+	ans.Code, ans.Kind, ans.Hint = classify(err)
+	return ans
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pawl-ota/pawl/micro"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/tuf"
+)
+
+// maxTrusted bounds the files that the agent trusts: the first TUF root,
+// certificates and keys.
+const maxTrusted = 1 << 20
+
+// stateDir is where the updater keeps its journal and the local copy.
+func (c *config) stateDir() string { return filepath.Join(c.State, "updates") }
+
+// open makes the updater. It takes the lock of the state folder.
+func (a *agent) open(ctx context.Context, progress func(ota.Progress)) error {
+	c := a.config
+	src, err := a.openSource()
+	if err != nil {
+		return err
+	}
+	backends, err := c.backends()
+	if err != nil {
+		return err
+	}
+	options := ota.Options{
+		Dir:        c.stateDir(),
+		Device:     c.Device,
+		Backends:   backends,
+		Health:     healthOf(c.Health),
+		Trial:      c.Trial.options(),
+		Progress:   progress,
+		Retry:      a.args.retry,
+		LockWait:   time.Duration(c.Limits.Lock),
+		StageLimit: time.Duration(c.Limits.Stage),
+		StepLimit:  time.Duration(c.Limits.Step),
+		Reserve:    c.Limits.Reserve,
+	}
+	if src != nil {
+		options.Source = src
+	}
+	a.updater, err = ota.Open(ctx, options)
+	return err
+}
+
+func (t trial) options() ota.Trial {
+	return ota.Trial{
+		Soak:     time.Duration(t.Soak),
+		Deadline: time.Duration(t.Deadline),
+		Interval: time.Duration(t.Interval),
+		Timeout:  time.Duration(t.Timeout),
+		Failures: t.Failures,
+		Starts:   t.Starts,
+	}
+}
+
+// openSource returns the repository, or nil for a command that does not ask
+// it, so that a broken certificate never keeps a device from going back.
+func (a *agent) openSource() (*tuf.Source, error) {
+	s := a.config.Source
+	if !commands[a.args.verb].asks || s.URL == "" {
+		return nil, nil
+	}
+	root, err := readAtMost(s.Root, maxTrusted)
+	if err != nil {
+		return nil, errUsage{fmt.Errorf("source.root: %w", err)}
+	}
+	options := tuf.Options{
+		URL:      s.URL,
+		Root:     root,
+		Dir:      filepath.Join(a.config.State, "trust"),
+		MaxStale: time.Duration(s.MaxStale),
+	}
+	if isWeb(s.URL) {
+		if options.Client, err = a.config.client(); err != nil {
+			return nil, err
+		}
+	}
+	return tuf.New(options)
+}
+
+func isWeb(url string) bool {
+	return strings.HasPrefix(url, "http://") || strings.HasPrefix(url, "https://")
+}
+
+// backends makes one backend for each component.
+func (c *config) backends() (map[string]ota.Backend, error) {
+	all := map[string]ota.Backend{}
+	for name, comp := range c.Components {
+		options := micro.Options{
+			Name: name, Root: comp.Root, Layout: micro.Layout(comp.Layout), Spool: comp.Spool,
+			IgnoreOwner: comp.IgnoreOwner,
+		}
+		if comp.Restart {
+			options.Effect = ota.NeedsRestart
+		}
+		files, err := micro.New(options)
+		if err != nil {
+			return nil, fmt.Errorf("components.%s: %w", name, err)
+		}
+		all[name] = files
+	}
+	return all, nil
+}

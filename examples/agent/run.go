@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/pawl-ota/pawl/examples/bar"
+	"github.com/pawl-ota/pawl/ota"
+)
+
+// args is the command line.
+type args struct {
+	config string
+	verb   string
+	seq    uint64 // of rollback: 0 is the newest kept
+	json   bool
+	retry  bool
+}
+
+// agent is what a command works on. updater is nil for the commands that only
+// read.
+type agent struct {
+	args    args
+	config  *config
+	updater *ota.Updater
+	settled ota.Result
+}
+
+// run is the agent as a function: it returns the exit code.
+func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
+	a, err := parseArgs(argv, stderr)
+	if err != nil {
+		return printAnswer(failed("cannot start", errUsage{err}), a, stdout, stderr)
+	}
+	if a.verb == "" {
+		return exitOK
+	}
+	ans := execute(ctx, a, stderr)
+	ans.Command = a.verb
+	return printAnswer(ans, a, stdout, stderr)
+}
+
+// execute loads the configuration, opens what the command needs and runs it.
+func execute(ctx context.Context, a args, stderr io.Writer) answer {
+	c, err := loadConfig(a.config)
+	if err != nil {
+		return failed("cannot use the configuration", errUsage{err})
+	}
+	work := &agent{args: a, config: c}
+	if a.verb == "status" || a.verb == "history" {
+		return commands[a.verb].run(ctx, work)
+	}
+	var line *bar.Bar
+	if f, ok := stderr.(*os.File); ok && !a.json {
+		line = bar.New(f)
+	}
+	defer line.Clear()
+	if err := work.open(ctx, line.Show); err != nil {
+		return failed("cannot start", err)
+	}
+	defer work.updater.Close()
+	if a.verb == "update" { // it settles by itself
+		return update(ctx, work)
+	}
+	if work.settled, err = work.updater.Resume(ctx); err != nil {
+		return ofResult(work, work.settled, err, "cannot settle what was cut short")
+	}
+	return commands[a.verb].run(ctx, work)
+}
+
+// parseArgs reads the command line. Flags may stand before and after the verb.
+// An empty verb without an error means that help was asked for, and given.
+func parseArgs(argv []string, stderr io.Writer) (args, error) {
+	var a args
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&a.config, "config", "", "the configuration `FILE`")
+	flags.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
+	flags.BoolVar(&a.retry, "retry", false, "with update: try a release that is held back")
+	var words []string
+	for rest := argv; ; rest = flags.Args()[1:] {
+		if err := flags.Parse(rest); err == flag.ErrHelp {
+			usage(flags, stderr)
+			return args{}, nil
+		} else if err != nil {
+			return a, err
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		words = append(words, flags.Arg(0))
+	}
+	return a.withWords(words)
+}
+
+// withWords takes the verb and what follows it.
+func (a args) withWords(words []string) (args, error) {
+	if len(words) == 0 {
+		return a, fmt.Errorf("a command is needed: one of %v", verbs())
+	}
+	verb, more := words[0], words[1:]
+	if _, ok := commands[verb]; !ok {
+		return a, fmt.Errorf("%.40q is not a command: one of %v", verb, verbs())
+	}
+	if verb == "rollback" && len(more) == 1 {
+		seq, err := strconv.ParseUint(more[0], 10, 53)
+		if err != nil || seq == 0 {
+			return a, fmt.Errorf("%.40q is not the seq of a release", more[0])
+		}
+		a.seq, more = seq, nil
+	}
+	if len(more) > 0 {
+		return a, fmt.Errorf("%s takes no %.40q", verb, more[0])
+	}
+	if a.retry && verb != "update" {
+		return a, fmt.Errorf("-retry belongs to update")
+	}
+	a.verb = verb
+	return a, nil
+}
+
+func verbs() []string { return slices.Sorted(maps.Keys(commands)) }
+
+func usage(flags *flag.FlagSet, w io.Writer) {
+	fmt.Fprintln(w, "agent -config FILE [-json] COMMAND")
+	for _, v := range verbs() {
+		fmt.Fprintf(w, "  %-9s %s\n", v, commands[v].what)
+	}
+	flags.SetOutput(w)
+	flags.PrintDefaults()
+	fmt.Fprintln(w, "exit codes: 0 newest or done, 10 tried and taken back, 11 held back, 12 stuck, 13 restart or reboot needed, 2 usage, 1 anything else")
+}
+
+// printAnswer writes what happened on stdout, why and what to do on stderr, and
+// returns the exit code.
+func printAnswer(ans answer, a args, stdout, stderr io.Writer) int {
+	if ans.err != nil {
+		ans.Error = ans.err.Error()
+	}
+	if a.json {
+		enc := json.NewEncoder(stdout)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(ans); err != nil {
+			return exitOther
+		}
+		return ans.Code
+	}
+	fmt.Fprintln(stdout, ans.Line)
+	more := stderr
+	if a.verb == "status" || a.verb == "history" {
+		more = stdout
+	}
+	for _, line := range ans.more {
+		fmt.Fprintln(more, line)
+	}
+	if ans.Error != "" {
+		fmt.Fprintln(stderr, "why:  "+ans.Error)
+	}
+	if ans.Hint != "" {
+		fmt.Fprintln(stderr, "hint: "+ans.Hint)
+	}
+	return ans.Code
+}
