@@ -214,7 +214,7 @@ func (a *adding) scanPart(c Component) (part, error) {
 		return part{}, fmt.Errorf("kind %q: only %q can be published", c.Kind, kindFiles)
 	}
 	if c.Keep == (release.Keep{}) {
-		c.Keep = release.Keep{Previous: 1, Repair: release.RepairNone}
+		c.Keep = defaultKeep
 	}
 	c.Scan.Progress = func(_ string, done int64) {
 		a.r.opts.Progress(Progress{Step: "scan", Name: c.Name, Done: done})
@@ -445,3 +445,6 @@ func (a *adding) readBlob(b release.Blob) ([]byte, error) {
 	defer r.Close()
 	return io.ReadAll(r)
 }
+
+// defaultKeep is one way back, and nothing held twice.
+var defaultKeep = release.Keep{Previous: 1, Repair: release.RepairNone}

@@ -1,0 +1,245 @@
+package publish
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// ErrSpec is returned for a SPEC file that says something that cannot be. The
+// error starts with the file and the line.
+var ErrSpec = errors.New("not the description of a release")
+
+// maxSpec is the longest SPEC file in bytes.
+const maxSpec = 1 << 20
+
+// specFile is a SPEC file; [ReadSpec] says what its keys mean.
+type specFile struct {
+	Product       at[string]      `yaml:"product"`
+	Variant       at[string]      `yaml:"variant"`
+	Version       at[string]      `yaml:"version"`
+	Seq           at[uint64]      `yaml:"seq"`
+	Attempt       at[uint32]      `yaml:"attempt"`
+	Hardware      at[[]string]    `yaml:"hardware"`
+	SecurityFloor at[uint64]      `yaml:"securityFloor"`
+	Issued        at[time.Time]   `yaml:"issued"`
+	Components    []specComponent `yaml:"components"`
+}
+
+type specComponent struct {
+	Name  at[string]   `yaml:"name"`
+	Kind  at[string]   `yaml:"kind"`
+	From  at[string]   `yaml:"from"`
+	Carry []at[string] `yaml:"carry"`
+	Owner *struct {
+		UID at[uint32] `yaml:"uid"`
+		GID at[uint32] `yaml:"gid"`
+	} `yaml:"owner"`
+	SELinux at[bool] `yaml:"selinux"`
+	Keep    *struct {
+		Previous at[int]            `yaml:"previous"`
+		Repair   at[release.Repair] `yaml:"repair"`
+	} `yaml:"keep"`
+	Options at[map[string]any] `yaml:"options"`
+}
+
+// at is a value with the line that it stands in; 0 means nowhere.
+type at[T any] struct {
+	value T
+	line  int
+}
+
+func (a *at[T]) UnmarshalYAML(node *yaml.Node) error {
+	a.line = node.Line
+	return node.Decode(&a.value)
+}
+
+// ReadSpec reads a SPEC file, in YAML:
+//
+//	product: gateway          # default: the repository's
+//	variant: arm64            # default: "default"
+//	version: 1.7.0            # a label for people
+//	seq: 7                    # default: the last one and 1
+//	attempt: 1
+//	hardware: [rev-a, rev-b]  # default: all of the variant
+//	securityFloor: 5
+//	issued: 2026-09-01T12:00:00Z  # default: now
+//	components:
+//	  - name: app
+//	    kind: files
+//	    from: ../build/app    # relative to the file
+//	    carry: [var/data]     # paths of the app's own
+//	    owner: {uid: 0, gid: 0}             # default: as they are
+//	    keep: {previous: 1, repair: none}   # none, changed or full
+//	    selinux: true         # take the label security.selinux too
+//	    options: {}           # for the backend
+//
+// A key that it does not know is an error. Errors wrap [ErrSpec].
+func ReadSpec(path string) (Spec, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Spec{}, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSpec+1))
+	if err != nil {
+		return Spec{}, err
+	}
+	if len(data) > maxSpec {
+		return Spec{}, specError(path, 0, "longer than %d bytes", maxSpec)
+	}
+	var file specFile
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&file); err != nil {
+		return Spec{}, yamlError(path, err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return Spec{}, specError(path, 0, "holds more than one document")
+	}
+	return file.spec(path)
+}
+
+func specError(path string, line int, format string, args ...any) error {
+	if line > 0 {
+		path += ":" + strconv.Itoa(line)
+	}
+	return fmt.Errorf("%s: %w: %s", path, ErrSpec, fmt.Sprintf(format, args...))
+}
+
+// yamlError puts the line that the YAML library names behind the file.
+func yamlError(path string, err error) error {
+	if errors.Is(err, io.EOF) {
+		return specError(path, 0, "empty")
+	}
+	text := err.Error()
+	if list, ok := errors.AsType[*yaml.TypeError](err); ok && len(list.Errors) > 0 {
+		text = list.Errors[0]
+	}
+	text = strings.TrimPrefix(text, "yaml: ")
+	line := 0
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
+		number, after, _ := strings.Cut(rest, ": ")
+		if n, err := strconv.Atoi(number); err == nil {
+			line, text = n, after
+		}
+	}
+	if key, ok := strings.CutPrefix(text, "field "); ok {
+		key, _, _ = strings.Cut(key, " not found")
+		text = "unknown key " + strconv.Quote(key)
+	}
+	return specError(path, line, "%s", text)
+}
+
+// spec checks what stands in the file and returns it.
+func (f *specFile) spec(path string) (Spec, error) {
+	s := Spec{Product: f.Product.value, Variant: f.Variant.value, Version: f.Version.value, Seq: f.Seq.value,
+		Attempt: f.Attempt.value, Hardware: f.Hardware.value, SecurityFloor: f.SecurityFloor.value, Issued: f.Issued.value}
+	for _, name := range []at[string]{f.Product, f.Variant} {
+		if err := release.CheckName(name.value); err != nil && name.line > 0 {
+			return s, specError(path, name.line, "%v", err)
+		}
+	}
+	if f.Version.value == "" {
+		return s, specError(path, f.Version.line, "version is missing")
+	}
+	if f.Seq.line > 0 && (f.Seq.value == 0 || f.Seq.value > release.MaxSeq) {
+		return s, specError(path, f.Seq.line, "seq %d is not from 1 to %d", f.Seq.value, uint64(release.MaxSeq))
+	}
+	if len(f.Components) == 0 {
+		return s, specError(path, 0, "components is missing or empty")
+	}
+	lines := map[string]int{}
+	for i := range f.Components {
+		c, err := f.Components[i].component(path)
+		if err != nil {
+			return s, err
+		}
+		if first, ok := lines[c.Name]; ok {
+			return s, specError(path, f.Components[i].Name.line, "component %q stands in line %d already", c.Name, first)
+		}
+		lines[c.Name] = f.Components[i].Name.line
+		s.Components = append(s.Components, c)
+	}
+	return s, nil
+}
+
+func (f *specComponent) component(path string) (Component, error) {
+	c := Component{Name: f.Name.value, Kind: f.Kind.value, Scan: ScanOptions{SELinux: f.SELinux.value}}
+	if err := release.CheckName(c.Name); err != nil {
+		return c, specError(path, max(f.Name.line, f.From.line, f.Kind.line), "component name: %v", err)
+	}
+	if c.Kind != kindFiles {
+		return c, specError(path, max(f.Kind.line, f.Name.line), "component %q: kind %q is not %q", c.Name, c.Kind, kindFiles)
+	}
+	if f.From.value == "" {
+		return c, specError(path, f.Name.line, "component %q: from is missing", c.Name)
+	}
+	c.From = f.From.value
+	if !filepath.IsAbs(c.From) {
+		c.From = filepath.Join(filepath.Dir(path), c.From)
+	}
+	if info, err := os.Stat(c.From); err != nil {
+		return c, specError(path, f.From.line, "component %q: from: %v", c.Name, err)
+	} else if !info.IsDir() {
+		return c, specError(path, f.From.line, "component %q: from: %s is not a folder", c.Name, c.From)
+	}
+	for _, carried := range f.Carry {
+		if err := release.CheckPath(carried.value); err != nil || carried.value == "." {
+			return c, specError(path, carried.line, "component %q: carry: %q is not the path of an entry", c.Name, carried.value)
+		}
+		c.Scan.Carry = append(c.Scan.Carry, carried.value)
+	}
+	if f.Owner != nil {
+		c.Scan.Owner = &Owner{UID: f.Owner.UID.value, GID: f.Owner.GID.value}
+	}
+	if err := f.keep(&c, path); err != nil {
+		return c, err
+	}
+	return c, f.options(&c, path)
+}
+
+func (f *specComponent) keep(c *Component, path string) error {
+	c.Keep = defaultKeep
+	if f.Keep == nil {
+		return nil
+	}
+	previous, repair := f.Keep.Previous, f.Keep.Repair
+	if previous.line > 0 {
+		c.Keep.Previous = previous.value
+	}
+	if repair.line > 0 {
+		c.Keep.Repair = repair.value
+	}
+	if c.Keep.Previous < 0 || c.Keep.Previous > release.MaxPrevious {
+		return specError(path, previous.line, "component %q: keep: previous %d is not from 0 to %d", c.Name, c.Keep.Previous, release.MaxPrevious)
+	}
+	switch c.Keep.Repair {
+	case release.RepairNone, release.RepairChanged, release.RepairFull:
+		return nil
+	}
+	return specError(path, repair.line, "component %q: keep: repair %q is not none, changed or full", c.Name, c.Keep.Repair)
+}
+
+func (f *specComponent) options(c *Component, path string) error {
+	if f.Options.value == nil {
+		return nil
+	}
+	data, err := json.Marshal(f.Options.value)
+	if err != nil {
+		return specError(path, f.Options.line, "component %q: options: %v", c.Name, err)
+	}
+	c.Options = data
+	return nil
+}
