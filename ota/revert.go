@@ -22,24 +22,10 @@ const maxRearms = 3
 var retryPauses = []time.Duration{time.Second, 4 * time.Second}
 
 // takeBack records that the way is back and goes it. It returns cause when the
-// device is as it was, and else also ErrRebootPending or ErrStuck.
+// device is as it was, and else what is in the way, such as ErrRebootPending or
+// ErrStuck, together with a cause that is a failure.
 func (u *Updater) takeBack(ctx context.Context, t *txState, reason string, b blame, cause error) error {
-	if u.poison != nil {
-		return errors.Join(fmt.Errorf("%w: %w", ErrPoisoned, u.poison), cause)
-	}
-	if t.State != Reverting {
-		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b
-		t.Armed, t.Rearms, t.Elapsed = "", 0, 0
-		if err := u.save(); err != nil {
-			return errors.Join(err, cause)
-		}
-	}
-	err := error(nil)
-	if t.Armed == u.boot {
-		err = fmt.Errorf("%w: on the way back", ErrRebootPending)
-	} else {
-		err = u.revert(ctx, t)
-	}
+	err := u.goBack(ctx, t, reason, b)
 	switch {
 	case err == nil:
 		return cause
@@ -48,6 +34,23 @@ func (u *Updater) takeBack(ctx context.Context, t *txState, reason string, b bla
 	default:
 		return errors.Join(err, cause)
 	}
+}
+
+func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame) error {
+	if u.poison != nil {
+		return fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
+	}
+	if t.State != Reverting {
+		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b
+		t.Armed, t.Rearms, t.Elapsed = "", 0, 0
+		if err := u.save(); err != nil {
+			return err
+		}
+	}
+	if t.Armed == u.boot {
+		return fmt.Errorf("%w: on the way back", ErrRebootPending)
+	}
+	return u.revert(ctx, t)
 }
 
 // revert goes the way back from any point of it. It returns nil when the
@@ -126,6 +129,8 @@ func (u *Updater) allOld(ctx context.Context, t *txState) (reboot bool, err erro
 		case asBefore(a, p.Before):
 		case p.Before.State == Whole && a.Next == p.Before.Digest:
 			reboot = true
+		case p.Before.State == None && p.Effect == NeedsReboot:
+			reboot = true // no component can be named for the next boot
 		default:
 			return false, fmt.Errorf("%s was reverted, but the device says %s, and said %s before", p.Name, describe(a), describe(p.Before))
 		}
