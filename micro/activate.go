@@ -41,10 +41,8 @@ func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) 
 	switch {
 	case err != nil:
 		return err
-	case s == nil || s.Tree.Digest != c.Digest():
-		return fmt.Errorf("cannot activate %s: it was not staged: %w", c.Name, ota.ErrState)
-	case s.Same:
-		return f.stillSame(ctx, s)
+	case s == nil || s.Tree.Digest != c.Digest() || s.Same:
+		return f.stillSame(ctx, c)
 	}
 	if p, err = f.makePlan(ctx, tx, s, root); err != nil {
 		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
@@ -55,10 +53,12 @@ func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) 
 	return f.moveForward(tx, p)
 }
 
-func (f *Files) stillSame(ctx context.Context, s *staged) error {
-	a, err := f.Active(ctx, f.opts.Name)
-	if err == nil && !a.Is(s.Tree.Digest) {
-		err = fmt.Errorf("cannot activate %s: %w", f.opts.Name, ErrForeign)
+// stillSame is Activate where nothing was staged, because the root held the
+// component already.
+func (f *Files) stillSame(ctx context.Context, c release.Component) error {
+	a, err := f.Active(ctx, c.Name)
+	if err == nil && !a.Is(c.Digest()) {
+		err = fmt.Errorf("cannot activate %s: it is not staged: %w", c.Name, ota.ErrState)
 	}
 	return err
 }
