@@ -318,6 +318,7 @@ func (a *adding) newBytes() (total int64) {
 	return total
 }
 
+// fillPart packs the files of p. done of total bytes were packed before.
 func (a *adding) fillPart(p *part, done *int64, total int64) error {
 	root, err := os.OpenRoot(p.From)
 	if err != nil {
@@ -330,16 +331,28 @@ func (a *adding) fillPart(p *part, done *int64, total int64) error {
 			continue
 		}
 		_, old := a.known[e.Digest]
-		err := a.put(e.Blob, func() (io.ReadCloser, error) { return openRegular(root, e.Path, nil) })
+		err := a.put(e.Blob, func() (io.ReadCloser, error) {
+			f, err := openRegular(root, e.Path, nil)
+			read := *done
+			return countedFile{counted{f, func(n int) {
+				read += int64(n)
+				a.r.opts.Progress(Progress{Step: "pack", Name: p.Name, Done: read, Total: total})
+			}}, f}, err
+		})
 		if err != nil {
 			return fmt.Errorf("%q: %w", e.Path, err)
 		}
 		if !old {
 			*done += e.Size
-			a.r.opts.Progress(Progress{Step: "pack", Name: p.Name, Done: *done, Total: total})
 		}
 	}
 	return nil
+}
+
+// countedFile is a file that tells how much of it was read.
+type countedFile struct {
+	counted
+	io.Closer
 }
 
 // put stores b unless it is in the repository.

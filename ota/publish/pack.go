@@ -96,7 +96,7 @@ func (p *packer) read(b release.Blob, open func() (io.ReadCloser, error), store 
 	defer r.Close()
 	h := sha256.New()
 	n := int64(0)
-	c, err := store(&counted{io.TeeReader(io.LimitReader(r, b.Size+1), h), func(k int) { n += int64(k) }})
+	c, err := store(counted{io.TeeReader(io.LimitReader(r, b.Size+1), h), func(k int) { n += int64(k) }})
 	if err == nil && (n != b.Size || release.Digest(h.Sum(nil)) != b.Digest) {
 		err = ErrChanged
 	}

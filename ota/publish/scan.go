@@ -166,7 +166,7 @@ func (s *scanner) file(e *release.Entry, info fs.FileInfo, st *syscall.Stat_t) e
 			s.opts.Progress(e.Path, s.done)
 		}
 	}
-	n, err := io.CopyBuffer(h, &counted{f, report}, s.buf)
+	n, err := io.CopyBuffer(h, counted{f, report}, s.buf)
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ type counted struct {
 	report func(n int)
 }
 
-func (c *counted) Read(p []byte) (int, error) {
+func (c counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.report(n)
 	return n, err

@@ -129,7 +129,7 @@ func (v *verifying) pack(p release.Pack) error {
 	}
 	defer f.Close()
 	h := sha256.New()
-	n, err := io.Copy(h, &counted{f, func(n int) {
+	n, err := io.Copy(h, counted{f, func(n int) {
 		v.Stored += int64(n)
 		v.r.opts.Progress(Progress{Step: "verify", Name: p.Name, Done: v.Stored})
 	}})

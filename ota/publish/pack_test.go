@@ -1,0 +1,116 @@
+package publish
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// TestLongBlobs: what is longer than one window goes through as a stream, and
+// stays as it is where compression gains nothing.
+func TestLongBlobs(t *testing.T) {
+	f := newFixture(t)
+	random := make([]byte, wholeLimit+1)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(random)
+	dir := tree{
+		"long":         string(bytes.Repeat([]byte("all the same "), 1<<20)),
+		"random":       string(random),
+		"small":        "small and the same the same the same the same the same the same",
+		"small random": string(random[:1000]),
+	}.write(t)
+	a, err := f.Release(t.Context(), spec("1", dir))
+	require.NoError(t, err)
+	v, err := f.Verify(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 5, v.Blobs)
+	codecs := map[release.Digest]spot{}
+	list, err := f.disk.load(nil, start)
+	require.NoError(t, err)
+	all, err := f.disk.listed(list)
+	require.NoError(t, err)
+	require.NoError(t, f.disk.readPack(all[0].locator.Packs[0], func(d release.Digest, s spot) { codecs[d] = s }))
+	require.Equal(t, release.Raw, codecs[release.Sum(random)].codec)
+	require.Equal(t, release.Raw, codecs[release.Sum(random[:1000])].codec)
+	require.Equal(t, release.Zstd, codecs[release.Sum(bytes.Repeat([]byte("all the same "), 1<<20))].codec)
+	require.Less(t, a.Stored, int64(len(random)+20_000))
+}
+
+// TestPackList refuses packs whose list of blobs is damaged.
+func TestPackList(t *testing.T) {
+	f := newFixture(t)
+	_, err := f.Release(t.Context(), spec("1", many(3, "").write(t)))
+	require.NoError(t, err)
+	state, err := f.disk.load(nil, start)
+	require.NoError(t, err)
+	all, err := f.disk.listed(state)
+	require.NoError(t, err)
+	pack := all[0].locator.Packs[0]
+	data, err := os.ReadFile(f.disk.path(pack.Name))
+	require.NoError(t, err)
+	count := 0
+	require.NoError(t, f.disk.readPack(pack, func(release.Digest, spot) { count++ }))
+	require.Equal(t, 4, count)
+	for i := len(data) - 200; i < len(data); i++ {
+		for _, bit := range []byte{1, 0x80, 0xff} {
+			broken := bytes.Clone(data)
+			broken[i] ^= bit
+			require.NoError(t, os.WriteFile(f.disk.path(pack.Name), broken, 0o644))
+			err := f.disk.readPack(pack, func(_ release.Digest, s spot) {
+				require.LessOrEqual(t, s.offset+s.length, pack.Size)
+			})
+			if i >= len(data)-int(packTail) {
+				require.Error(t, err, "byte %d", i)
+			}
+		}
+	}
+	require.NoError(t, os.WriteFile(f.disk.path(pack.Name), data[1:], 0o644))
+	require.Error(t, f.disk.readPack(pack, nil))
+}
+
+// TestLongFileMemory publishes a file of 1 GiB. It takes a while, so it runs
+// only where PAWL_LONG is set.
+func TestLongFileMemory(t *testing.T) {
+	if os.Getenv("PAWL_LONG") == "" {
+		t.Skip("needs PAWL_LONG=1: it takes a minute")
+	}
+	f := newFixture(t)
+	dir := t.TempDir()
+	out, err := os.Create(filepath.Join(dir, "image"))
+	require.NoError(t, err)
+	block := make([]byte, 1<<20)
+	rnd := rand.NewChaCha8([32]byte{2})
+	for i := range 1024 {
+		_, _ = rnd.Read(block[:len(block)/4])
+		block[i]++
+		_, err := out.Write(block)
+		require.NoError(t, err)
+	}
+	require.NoError(t, out.Close())
+	block = nil
+	before, most, steps := heapInUse(), uint64(0), 0
+	r, err := Open(Options{Dir: f.dir, Keys: f.keys, Now: f.opts.Now, Progress: func(Progress) {
+		if steps++; steps%64 == 0 {
+			most = max(most, heapInUse())
+		}
+	}})
+	require.NoError(t, err)
+	a, err := r.Release(t.Context(), spec("1", dir))
+	require.NoError(t, err)
+	t.Logf("1 GiB: %d MiB stored, %d MiB held at most", a.Stored>>20, (most-before)>>20)
+	require.Less(t, most-before, uint64(128<<20))
+	_, err = r.Verify(t.Context(), nil)
+	require.NoError(t, err)
+}
+
+func heapInUse() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
+}
