@@ -62,6 +62,7 @@ type Device struct {
 	state  state
 	faults map[int]Fault
 	steps  int
+	hits   int
 	ctx    context.Context
 	cancel context.CancelFunc
 	trace  []string
@@ -222,6 +223,13 @@ func (d *Device) Steps() int {
 	return d.steps
 }
 
+// Faults returns how many of the faults of At were reached.
+func (d *Device) Faults() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hits
+}
+
 // Trace returns what happened so far, when Log is set.
 func (d *Device) Trace() []string {
 	d.mu.Lock()
@@ -373,6 +381,9 @@ func (p *process) step(what string, change func(s *state)) error {
 	d.steps++
 	fault := d.faults[d.steps]
 	d.note("%d: %s %s", d.steps, what, fault)
+	if fault != "" {
+		d.hits++
+	}
 	switch fault {
 	case PowerCut:
 		d.powerOff()
