@@ -27,8 +27,10 @@ type content struct {
 	table   *release.Table   // read when the first blob is fetched
 	// keeps reports whether what is fetched goes to the local copy too.
 	keeps bool
-	// progress is told of every blob that was brought.
-	progress func(n int64)
+	// progress is told how many stored bytes were fetched, of how many.
+	progress func(done, total int64)
+
+	total, brought, told int64 // stored bytes: of what Each was asked for so far
 }
 
 var _ Content = (*content)(nil)
@@ -191,8 +193,19 @@ func (c *content) counted(r io.Reader) io.Reader {
 	return readFunc(func(p []byte) (int, error) {
 		n, err := r.Read(p)
 		c.u.fetched += int64(n)
+		c.came(int64(n))
 		return n, err
 	})
+}
+
+// came tells progress of n bytes more, some hundred times in all.
+func (c *content) came(n int64) {
+	c.brought += n
+	if c.progress == nil || c.total == 0 || c.brought-c.told < c.total/256 && c.brought < c.total {
+		return
+	}
+	c.told = c.brought
+	c.progress(min(c.brought, c.total), c.total)
 }
 
 type readFunc func([]byte) (int, error)
@@ -222,7 +235,12 @@ func (c *content) Each(ctx context.Context, blobs []release.Blob, put func(relea
 		}
 		missing = append(missing, piece{b, place, from})
 	}
-	for _, run := range merge(missing) {
+	runs := merge(missing)
+	c.brought, c.told, c.total = 0, 0, 0
+	for _, run := range runs {
+		c.total += span(run)
+	}
+	for _, run := range runs {
 		if err := c.putRun(ctx, run, put); err != nil {
 			return err
 		}
@@ -249,18 +267,9 @@ func (c *content) putLocal(ctx context.Context, b release.Blob, put func(release
 		if err == nil && !v.ok() {
 			err = fmt.Errorf("%s was not read to its end", b.Digest.Short())
 		}
-		if err == nil {
-			c.done(b)
-		}
 		return true, err
 	}
 	return false, nil
-}
-
-func (c *content) done(b release.Blob) {
-	if c.progress != nil {
-		c.progress(b.Size)
-	}
 }
 
 // piece is one wanted blob and where its stored form lies.
@@ -293,10 +302,13 @@ func merge(pieces []piece) [][]piece {
 	return runs
 }
 
+// span is how many bytes are fetched for a run.
+func span(run []piece) int64 { return run[len(run)-1].end() - run[0].place.Offset }
+
 // putRun fetches one run and hands its blobs to put as they come.
 func (c *content) putRun(ctx context.Context, run []piece, put func(release.Blob, io.Reader) error) error {
 	start := run[0].place.Offset
-	raw, err := c.source.Open(ctx, run[0].place.Pack, start, run[len(run)-1].end()-start)
+	raw, err := c.source.Open(ctx, run[0].place.Pack, start, span(run))
 	if err != nil {
 		return fmt.Errorf("cannot fetch %s: %w", run[0].place.Pack, err)
 	}
@@ -357,7 +369,6 @@ func (c *content) handed(b release.Blob, v *verified, err error) error {
 	case !v.ok():
 		return fmt.Errorf("%s was not read to its end", b.Digest.Short())
 	}
-	c.done(b)
 	return nil
 }
 

@@ -155,10 +155,8 @@ func (u *Updater) stagePart(ctx context.Context, c *content, t *txState, r *rele
 }
 
 func (u *Updater) stageWith(ctx context.Context, c *content, t *txState, b Backend, comp release.Component) (e Effect, err error) {
-	var brought int64
-	c.progress = func(n int64) {
-		brought += n
-		u.report(Progress{Step: "fetch", Component: comp.Name, Done: brought})
+	c.progress = func(done, total int64) {
+		u.report(Progress{Step: "fetch", Component: comp.Name, Done: done, Total: total})
 	}
 	u.report(Progress{Step: "stage", Component: comp.Name})
 	err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
