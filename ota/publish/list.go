@@ -15,15 +15,13 @@ import (
 // Listed is one release of a repository.
 type Listed struct {
 	release.ID
-	Version  string
-	Attempt  uint32
-	Hardware []string
-	Issued   time.Time
-	Release  release.Digest // of the release document
-	// Components are their names.
-	Components []string
-	// Packs are the sizes of the packs that the release needs, in all.
-	Packs int64
+	Version    string         `json:"version"`
+	Attempt    uint32         `json:"attempt,omitempty"`
+	Hardware   []string       `json:"hardware,omitempty"`
+	Issued     time.Time      `json:"issued"`
+	Release    release.Digest `json:"release"`    // of the release document
+	Components []string       `json:"components"` // their names
+	Packs      int64          `json:"packs"`      // bytes of all packs that it needs something of
 }
 
 // List returns the releases, by variant and seq. The metadata is verified, and
