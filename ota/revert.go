@@ -212,7 +212,8 @@ func (u *Updater) attempt() uint32 {
 // end writes the history's line of t.
 func (u *Updater) end(t *txState, r Result) Result {
 	r.Ended = u.host.Now().UTC().Truncate(time.Second)
-	r.Bytes = t.Bytes
+	u.charge(t)
+	r.Bytes, r.Took = t.Bytes, t.Took
 	r.Reason = clip(r.Reason, 512)
 	u.rec.remember(r)
 	return r

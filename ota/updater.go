@@ -26,7 +26,8 @@ type Updater struct {
 	boot    string
 	process string // unique over boots
 
-	verb     sync.Mutex // held while a verb runs
+	verb     sync.Mutex    // held while a verb runs
+	since    time.Duration // uptime up to which the open transaction was charged
 	rec      *record
 	rel      *release.Release // of the open transaction; nil until Resume
 	settled  bool             // Resume returned in this process
@@ -235,12 +236,23 @@ func (u *Updater) enter() (leave func(), err error) {
 		u.verb.Unlock()
 		return nil, fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
 	}
+	u.since = u.host.Uptime()
 	return u.verb.Unlock, nil
+}
+
+// charge adds the running time since the last charge to t.
+func (u *Updater) charge(t *txState) {
+	now := u.host.Uptime()
+	t.Took += now - u.since
+	u.since = now
 }
 
 // save makes the record durable. When that fails nobody knows what the disk
 // holds, and the Updater is of no more use.
 func (u *Updater) save() error {
+	if u.rec.Tx != nil {
+		u.charge(u.rec.Tx)
+	}
 	body, err := json.Marshal(u.rec)
 	if err == nil {
 		err = u.journal.Write(body)
