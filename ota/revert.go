@@ -63,7 +63,12 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 			return u.stuck(t, false, err)
 		}
 		u.report(Progress{Step: "revert", Component: p.Name})
-		if err := u.persist(ctx, func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }); err != nil {
+		revert := func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }
+		err = u.persist(ctx, revert)
+		if err != nil && u.mend(ctx, b, p.Name) {
+			err = u.run(ctx, u.opts.StepLimit, revert)
+		}
+		if err != nil {
 			return u.stuck(t, false, fmt.Errorf("cannot revert %s: %w", p.Name, err))
 		}
 		u.kick()
@@ -76,6 +81,35 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 		return u.askReboot(t, false)
 	}
 	return u.reverted(ctx, t)
+}
+
+// mend repairs the running release's component from the local copy, for a
+// Revert that found the old content damaged. It reports whether it is whole.
+func (u *Updater) mend(ctx context.Context, b Backend, name string) bool {
+	r, ok := b.(Repairer)
+	if !ok || u.poison != nil || u.rec.Running == nil {
+		return false
+	}
+	for _, p := range u.rec.Running.Parts {
+		if p.Name != name {
+			continue
+		}
+		doc, err := u.document(p.Release)
+		if err != nil {
+			return false
+		}
+		c, ok := doc.Component(name)
+		if !ok {
+			return false
+		}
+		var left []Damage
+		err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
+			left, err = r.Repair(ctx, c, u.local())
+			return err
+		})
+		return err == nil && len(left) == 0
+	}
+	return false
 }
 
 // activationOrder returns the parts that change: first those that need a
