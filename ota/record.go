@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
@@ -206,6 +207,19 @@ func (rec *record) remember(r Result) {
 	if over := len(rec.History) - maxHistory; over > 0 {
 		rec.History = rec.History[over:]
 	}
+}
+
+// part returns the component of the running release that has the name and the
+// digest.
+func (rec *record) part(name string, d release.Digest) (part, bool) {
+	if rec.Running == nil {
+		return part{}, false
+	}
+	i := slices.IndexFunc(rec.Running.Parts, func(p part) bool { return p.Name == name && p.Digest == d })
+	if i < 0 {
+		return part{}, false
+	}
+	return rec.Running.Parts[i], true
 }
 
 // held returns what holds back the release id with the given attempt number.

@@ -65,7 +65,7 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 		u.report(Progress{Step: "revert", Component: p.Name})
 		revert := func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }
 		err = u.persist(ctx, revert)
-		if err != nil && u.mend(ctx, b, p.Name) {
+		if err != nil && u.mend(ctx, b, p) {
 			err = u.run(ctx, u.opts.StepLimit, revert)
 		}
 		if err != nil {
@@ -83,33 +83,31 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 	return u.reverted(ctx, t)
 }
 
-// mend repairs the running release's component from the local copy, for a
-// Revert that found the old content damaged. It reports whether it is whole.
-func (u *Updater) mend(ctx context.Context, b Backend, name string) bool {
+// mend repairs the old component from the local copy, for a Revert that
+// brought it back but found it damaged. It reports whether it is whole now.
+func (u *Updater) mend(ctx context.Context, b Backend, p txPart) bool {
 	r, ok := b.(Repairer)
-	if !ok || u.poison != nil || u.rec.Running == nil {
+	if !ok || u.poison != nil {
 		return false
 	}
-	for _, p := range u.rec.Running.Parts {
-		if p.Name != name {
-			continue
-		}
-		doc, err := u.document(p.Release)
-		if err != nil {
-			return false
-		}
-		c, ok := doc.Component(name)
-		if !ok {
-			return false
-		}
-		var left []Damage
-		err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
-			left, err = r.Repair(ctx, c, u.local())
-			return err
-		})
-		return err == nil && len(left) == 0
+	a, err := u.active(ctx, p.Name)
+	if err != nil || !a.Is(p.Before.Digest) {
+		return false
 	}
-	return false
+	old, ok := u.rec.part(p.Name, p.Before.Digest)
+	if !ok {
+		return false
+	}
+	c, err := u.installedComponent(old)
+	if err != nil {
+		return false
+	}
+	var left []Damage
+	err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
+		left, err = r.Repair(ctx, c, u.local())
+		return err
+	})
+	return err == nil && len(left) == 0
 }
 
 // activationOrder returns the parts that change: first those that need a

@@ -94,13 +94,9 @@ func (u *Updater) compose(k running) (*release.Release, error) {
 		if p.Release == k.Digest {
 			continue
 		}
-		from, err := u.document(p.Release)
+		c, err := u.installedComponent(p)
 		if err != nil {
 			return nil, err
-		}
-		c, ok := from.Component(p.Name)
-		if !ok {
-			return nil, fmt.Errorf("%w: %q in %s", ErrComponent, p.Name, from.Version)
 		}
 		r.Components = append(slices.Clip(r.Components), c)
 	}

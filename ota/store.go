@@ -79,6 +79,19 @@ func (u *Updater) document(d release.Digest) (*release.Release, error) {
 	return release.Parse(data)
 }
 
+// installedComponent returns the component that p is.
+func (u *Updater) installedComponent(p part) (release.Component, error) {
+	r, err := u.document(p.Release)
+	if err != nil {
+		return release.Component{}, err
+	}
+	c, ok := r.Component(p.Name)
+	if !ok {
+		return c, fmt.Errorf("%w: %q in %s", ErrComponent, p.Name, r.Version)
+	}
+	return c, nil
+}
+
 type document struct {
 	digest release.Digest
 	rel    *release.Release

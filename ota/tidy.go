@@ -118,13 +118,9 @@ func (u *Updater) pruneStore(ctx context.Context) error {
 // document, its index, and its blobs where they are kept for repair.
 func (u *Updater) needPart(ctx context.Context, need map[release.Digest]bool, p part) error {
 	need[p.Release] = true
-	r, err := u.document(p.Release)
+	c, err := u.installedComponent(p)
 	if err != nil {
 		return nil // what a lost document needs cannot be told
-	}
-	c, ok := r.Component(p.Name)
-	if !ok {
-		return nil
 	}
 	need[c.Index.Digest] = true
 	b, ok := u.opts.Backends[p.Name].(Lister)

@@ -228,20 +228,14 @@ func (u *Updater) survey(ctx context.Context, r *release.Release) ([]txPart, err
 		if err != nil {
 			return nil, err
 		}
+		_, committed := u.rec.part(c.Name, c.Digest())
 		parts = append(parts, txPart{
 			Name: c.Name, Digest: c.Digest(), Before: a,
 			// What a stuck transaction left is never good enough.
-			Same: a.Is(c.Digest()) && a.Next.IsZero() && u.rec.Tx == nil && u.committed(c.Name, c.Digest()),
+			Same: a.Is(c.Digest()) && a.Next.IsZero() && u.rec.Tx == nil && committed,
 		})
 	}
 	return parts, nil
-}
-
-// committed reports whether the running release has the component.
-func (u *Updater) committed(name string, d release.Digest) bool {
-	return u.rec.Running != nil && slices.ContainsFunc(u.rec.Running.Parts, func(p part) bool {
-		return p.Name == name && p.Digest == d
-	})
 }
 
 // active asks the backend of one component, and refuses an answer that is

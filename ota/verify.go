@@ -48,11 +48,11 @@ func (u *Updater) inspect(ctx context.Context, look inspector) ([]Damage, error)
 }
 
 func (u *Updater) inspectPart(ctx context.Context, p part, look inspector) ([]Damage, error) {
-	r, err := u.document(p.Release)
+	c, err := u.installedComponent(p)
 	if err != nil {
 		return []Damage{{p.Name, ".", err.Error()}}, nil
 	}
-	b, c, err := u.component(r, p.Name)
+	b, err := u.backend(p.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +104,14 @@ func (u *Updater) copied(ctx context.Context, b Backend, c release.Component) []
 }
 
 func (u *Updater) repairPart(ctx context.Context, b Backend, c release.Component) ([]Damage, error) {
+	a, err := b.Active(ctx, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	if a.State == Whole && !a.Is(c.Digest()) {
+		return []Damage{{c.Name, ".", "something else was put there: the device says " + describe(a)}}, nil
+	}
 	var left []Damage
-	var err error
 	if r, ok := b.(Repairer); ok {
 		left, err = r.Repair(ctx, c, u.local())
 	} else {
