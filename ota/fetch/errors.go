@@ -3,6 +3,7 @@ package fetch
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"time"
@@ -29,7 +30,9 @@ var (
 	ErrEncoding = errors.New("the server encoded the content unasked")
 )
 
-// StatusError is a server's answer that it will not give the file.
+// StatusError is a server's answer that it will not give the file. It is an
+// [fs.ErrNotExist] where the file is not there: for 404 and 410, and for 403, with
+// which object stores answer for a missing name to those who may not list.
 type StatusError struct {
 	Code int
 	// URL is without query and credentials.
@@ -44,6 +47,12 @@ func (e *StatusError) Error() string {
 		s += fmt.Sprintf(", to be asked again after %s", e.RetryAfter)
 	}
 	return s
+}
+
+// Is reports whether target is fs.ErrNotExist and the file is not there.
+func (e *StatusError) Is(target error) bool {
+	missing := e.Code == http.StatusNotFound || e.Code == http.StatusGone || e.Code == http.StatusForbidden
+	return missing && target == fs.ErrNotExist
 }
 
 func statusError(resp *http.Response) *StatusError {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
+	"io/fs"
 	"math/rand"
 	"net/http"
 	"net/http/httptest"
@@ -196,6 +198,12 @@ func TestRetries(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(got))
 
+	for code, missing := range map[int]bool{403: true, 404: true, 410: true, 401: false, 418: false} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) })
+		_, err := get(client(t, quick()), fetch.Request{URL: url, Length: -1})
+		require.Equal(t, missing, errors.Is(err, fs.ErrNotExist), code)
+	}
+
 	n.Store(-100)
 	busy := serve(t, func(w http.ResponseWriter, r *http.Request) { n.Add(1); w.WriteHeader(503) })
 	_, err = get(client(t, quick()), fetch.Request{URL: busy + "/x?token=secret", Length: -1})
@@ -273,9 +281,9 @@ func TestHeadersStayWithTheirHost(t *testing.T) {
 	other := serve(t, see)
 	same := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if see(w, r); r.URL.Path == "/away" {
-			http.Redirect(w, r, other+"/?sig=1", 302)
+			http.Redirect(w, r, other+"/?sig=1", http.StatusFound)
 		} else if r.URL.Path == "/here" {
-			http.Redirect(w, r, "/there", 302)
+			http.Redirect(w, r, "/there", http.StatusFound)
 		}
 	})
 	o := quick()

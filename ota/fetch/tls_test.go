@@ -114,7 +114,7 @@ func TestOwnAuthorityAndClientCertificate(t *testing.T) {
 func TestNoRedirectOutOfTLS(t *testing.T) {
 	ca := newAuthority(t)
 	away := serve(t, noRanges([]byte("plain")))
-	base := ca.serve(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, away, 302) }, nil)
+	base := ca.serve(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, away, http.StatusFound) }, nil)
 	o := quick()
 	o.RootCAs = ca.pool
 	_, err := get(client(t, o), fetch.Request{URL: base, Length: -1})

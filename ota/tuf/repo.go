@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -61,17 +59,9 @@ func newHTTPRepo(c *fetch.Client, base string) (*httpRepo, error) {
 }
 
 func (r *httpRepo) get(ctx context.Context, p part) (io.ReadCloser, error) {
-	body, err := r.client.Get(ctx, fetch.Request{
+	return r.client.Get(ctx, fetch.Request{
 		URL: r.base + p.name + r.query, Offset: p.offset, Length: p.length, Cause: p.cause, MaxBytes: p.max,
 	})
-	if status, ok := errors.AsType[*fetch.StatusError](err); ok {
-		switch status.Code {
-		// Object stores answer 403 for a missing name to those who may not list.
-		case http.StatusNotFound, http.StatusForbidden, http.StatusGone:
-			return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
-		}
-	}
-	return body, err
 }
 
 // folderRepo is the path of a folder. It is opened for each file: a medium may

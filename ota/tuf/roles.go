@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"strings"
 	"time"
 
@@ -18,6 +17,9 @@ import (
 // rolesURL stands for the metadata folder towards go-tuf, which joins names to a
 // URL.
 const rolesURL = "metadata/"
+
+// statusNotFound is how go-tuf wants to hear that there is no next root.
+const statusNotFound = 404
 
 // roleFetcher brings metadata files to go-tuf, each once for a lookup, so
 // that all updaters of the lookup see one state of the repository.
@@ -52,7 +54,7 @@ func (f *roleFetcher) read(name string, limit int64) ([]byte, error) {
 	data, err := f.s.readAll(f.ctx, part{name: name, length: -1, max: limit, cause: fetch.Metadata})
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, ".root.json"):
-		return nil, &metadata.ErrDownloadHTTP{StatusCode: http.StatusNotFound, URL: name}
+		return nil, &metadata.ErrDownloadHTTP{StatusCode: statusNotFound, URL: name}
 	case errors.Is(err, fetch.ErrTooLong):
 		return nil, &transportError{fmt.Errorf("%w: %w", ErrTooLarge, err)}
 	case err != nil:

@@ -3,7 +3,6 @@ package tuf
 import (
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
@@ -91,7 +90,7 @@ func (c *chain) extend(f *roleFetcher) error {
 	for range f.s.o.Limits.Rotations {
 		next := c.newest().Signed.Version + 1
 		data, err := f.DownloadFile(fmt.Sprintf("%s%d.root.json", rolesURL, next), f.s.o.Limits.Root, 0)
-		if status, ok := errors.AsType[*metadata.ErrDownloadHTTP](err); ok && status.StatusCode == http.StatusNotFound {
+		if status, ok := errors.AsType[*metadata.ErrDownloadHTTP](err); ok && status.StatusCode == statusNotFound {
 			return nil
 		}
 		if err == nil {
