@@ -3,8 +3,10 @@ package ota
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"slices"
@@ -126,13 +128,13 @@ func (u *Updater) documents() ([]document, error) {
 type verified struct {
 	r    io.Reader
 	want release.Blob
-	hash hasher
+	hash hash.Hash
 	n    int64
 	err  error // the end, once it was reached
 }
 
 func newVerified(r io.Reader, want release.Blob) *verified {
-	return &verified{r: r, want: want, hash: newHasher()}
+	return &verified{r: r, want: want, hash: sha256.New()}
 }
 
 func (v *verified) Read(p []byte) (int, error) {
@@ -152,7 +154,7 @@ func (v *verified) Read(p []byte) (int, error) {
 		v.err = err
 	case v.n < v.want.Size:
 		v.err = fmt.Errorf("%s: %w: %d of %d bytes", v.want.Digest.Short(), ErrLength, v.n, v.want.Size)
-	case v.hash.Digest() != v.want.Digest:
+	case release.Digest(v.hash.Sum(nil)) != v.want.Digest:
 		v.err = fmt.Errorf("%s: %w", v.want.Digest.Short(), ErrDigest)
 	default:
 		v.err = io.EOF
