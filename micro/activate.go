@@ -94,7 +94,7 @@ func (f *Files) makePlan(ctx context.Context, tx ota.TxID, s *staged, root place
 	if p.Moves, err = f.planMoves(ctx, tx, live, p, next); err != nil {
 		return nil, err
 	}
-	return p, f.writeRecord(f.txPath(tx, "plan"), formatPlan, p)
+	return p, f.writeReserved(tx, forPlan, f.txPath(tx, "plan"), formatPlan, p)
 }
 
 func (f *Files) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p *plan, next *release.Index) ([]move, error) {

@@ -26,6 +26,7 @@ type builder struct {
 	sources []*source
 	log     *sharedLog
 	fresh   bool // the tree was empty at the start
+	tried   bool // whether bytes can be shared
 	need    []int32
 	got     []bool // by position in need
 }
@@ -202,14 +203,15 @@ func (b *builder) shareFile(e *release.Entry, src *source, p string, in *os.File
 	return done, err
 }
 
-// canClone tries on a file of its own, once until it fails.
+// canClone tries once, on a file of its own.
 func (b *builder) canClone(in *os.File) bool {
-	if !b.clone {
-		return false
+	if b.tried || !b.clone {
+		return b.clone
 	}
+	b.tried = true
 	file, err := os.CreateTemp(b.f.path(), tempPrefix)
 	if err != nil {
-		return false
+		return b.clone
 	}
 	b.clone = at.Clone(file, in) == nil
 	_ = file.Close()

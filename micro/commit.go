@@ -75,7 +75,7 @@ func (f *Files) keep(tx ota.TxID, p *plan, previous bool) error {
 			trees = append(trees, k)
 		}
 	}
-	if err := f.writeRecord(f.path("state"), formatState, state{trees}); err != nil || !previous {
+	if err := f.writeReserved(tx, forState, f.path("state"), formatState, state{trees}); err != nil || !previous {
 		return err
 	}
 	kept := f.keptPath(p.Old.Digest)
@@ -193,6 +193,26 @@ func (f *Files) pruneKept(ctx context.Context, keep []release.Digest) error {
 		}
 	}
 	return nil
+}
+
+// dropIndexes drops, after a Revert, the indexes that nothing needs. Where it
+// is not known what runs, that is only the reverted one.
+func (f *Files) dropIndexes(d release.Digest) error {
+	root, err := look(f.opts.Root)
+	if err != nil {
+		return err
+	}
+	if running, ok := f.identify(root, nil); ok {
+		return f.pruneIndexes(running)
+	}
+	there, err := look(f.indexPath(d))
+	if err != nil || !there.there || root.there {
+		return err
+	}
+	if err := f.step("remove", f.indexPath(d)); err != nil {
+		return err
+	}
+	return durable.Remove(f.indexPath(d))
 }
 
 // pruneIndexes drops the indexes of trees that are neither at the root, nor

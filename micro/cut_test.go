@@ -107,6 +107,7 @@ func (sc *scene) isOld(msg string) {
 	sc.isWhole(sc.s1)
 	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTx)), msg)
 	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTrash)), msg)
+	require.Equal(sc.t, []string{sc.s1.c.Digest().String()}, listed(sc.t, sc.f.path(dirIndex)), msg)
 }
 
 func (sc *scene) isNew(msg string) {

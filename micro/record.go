@@ -85,6 +85,38 @@ func (f *Files) writeRecord(path, format string, v any) error {
 	return explain(durable.WriteFile(path, data, 0o600))
 }
 
+// reserveBytes is what each record of a transaction has set aside.
+const reserveBytes = 32 << 10
+
+// The records that are written after Stage, each with room of its own.
+const (
+	forPlan  = "room-plan"
+	forState = "room-state"
+)
+
+// reserve sets aside what the records of tx will need: on a disk that is full
+// by then, the exchange and the commit still have to be possible.
+func (f *Files) reserve(tx ota.TxID) error {
+	for _, name := range []string{forPlan, forState} {
+		if err := os.WriteFile(f.txPath(tx, name), bytes.Repeat([]byte{'.'}, reserveBytes), 0o600); err != nil {
+			return explain(err)
+		}
+	}
+	return nil
+}
+
+// writeReserved is writeRecord that gives up its room if there is no other.
+func (f *Files) writeReserved(tx ota.TxID, room, path, format string, v any) error {
+	err := f.writeRecord(path, format, v)
+	if !errors.Is(err, ota.ErrNoSpace) {
+		return err
+	}
+	if err := os.Remove(f.txPath(tx, room)); err != nil {
+		return err
+	}
+	return f.writeRecord(path, format, v)
+}
+
 // readRecord reads a record. Its error wraps os.ErrNotExist where there is
 // none, errDamaged where it is not what was written, and ota.ErrJournal where
 // a program that knows more wrote it.

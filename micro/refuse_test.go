@@ -278,6 +278,36 @@ func TestNoSpace(t *testing.T) {
 	require.Greater(t, need[0].Bytes, int64(2<<20))
 }
 
+// TestFullDisk has a disk that is full to the last block after Stage: the
+// switch, the way back and the commit need nothing more.
+func TestFullDisk(t *testing.T) {
+	s1, s2 := small(t)
+	for _, commit := range []bool{false, true} {
+		d := newDevice(t)
+		mount(t, "tmpfs", filepath.Dir(d.root), "tmpfs", 0, "size=1m")
+		d.install("t1", s1)
+		before := snapshot(t, d.root)
+		require.NoError(t, d.stage("t2", s2))
+		fill, err := os.Create(filepath.Join(filepath.Dir(d.root), "fill"))
+		require.NoError(t, err)
+		for err == nil {
+			_, err = fill.Write(make([]byte, 4096))
+		}
+		require.ErrorIs(t, err, unix.ENOSPC)
+		require.NoError(t, fill.Close())
+		require.NoError(t, d.f.Activate(t.Context(), "t2", s2.c))
+		d.isWhole(s2)
+		if commit {
+			require.NoError(t, d.f.Commit(t.Context(), "t2", s2.c))
+			d.isWhole(s2)
+			continue
+		}
+		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
+		same(t, before, snapshot(t, d.root), "v1")
+		d.isWhole(s1)
+	}
+}
+
 func TestOverlay(t *testing.T) {
 	s1, s2 := small(t)
 	base := t.TempDir()

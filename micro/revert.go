@@ -39,7 +39,10 @@ func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) er
 			return fmt.Errorf("cannot revert %s: %w", c.Name, explain(err))
 		}
 	}
-	return f.dropTx(tx)
+	if err := f.dropTx(tx); err != nil {
+		return err
+	}
+	return f.dropIndexes(c.Digest())
 }
 
 // undo brings the old tree back. It asks what is at the root and at the

@@ -217,4 +217,6 @@ func (n *counter) records(c release.Component) {
 	for range 10 {
 		n.add(1)
 	}
+	n.add(reserveBytes)
+	n.add(reserveBytes)
 }

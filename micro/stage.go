@@ -114,7 +114,9 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 		return at.ID{}, explain(err)
 	}
 	b.log = log
-	err = b.build(content, s)
+	if err = b.f.reserve(tx); err == nil {
+		err = b.build(content, s)
+	}
 	if err := errors.Join(err, log.close()); err != nil {
 		return at.ID{}, err
 	}
