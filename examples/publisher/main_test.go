@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota/publish"
 )
 
 // asProgram makes the test binary the program itself.
@@ -225,15 +227,21 @@ func TestEncryptedKeys(t *testing.T) {
 	s := newSite(t)
 	s.repo, s.keys = s.repo+"2", s.keys+"2"
 	secret := s.write(t, "secret", "open sesame\n")
+	// Keys that take no time to open, but for one that init has to make.
+	cheap := publish.KeyDir{Path: s.keys, WorkFactor: 10, Passphrase: func(string) (string, error) { return "open sesame", nil }}
+	_, err := cheap.Make(1, true)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(filepath.Join(s.keys, "root.1.pem.age")))
 	r := call(t, "init", "-repo", s.repo, "-keys", s.keys, "-product", "gateway", "-passphrase-file", secret)
 	require.Equal(t, 0, r.code, r.errs)
-	names, err := filepath.Glob(filepath.Join(s.keys, "*.age"))
-	require.NoError(t, err)
-	require.Len(t, names, 4)
+	require.FileExists(t, filepath.Join(s.keys, "root.1.pem.age"))
 	r = s.release(t, minimal)
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.errs, "-passphrase-file")
-	r = call(t, "release", "-repo", s.repo, "-keys", s.keys, "-passphrase-file", secret, filepath.Join(s.dir, "SPEC.yaml"))
+	spec := filepath.Join(s.dir, "SPEC.yaml")
+	r = call(t, "release", "-repo", s.repo, "-keys", s.keys, "-passphrase-file", s.write(t, "other", "wrong"), spec)
+	require.Equal(t, 1, r.code)
+	r = call(t, "release", "-repo", s.repo, "-keys", s.keys, "-passphrase-file", secret, spec)
 	require.Equal(t, 0, r.code, r.errs)
 	require.Equal(t, 0, call(t, "verify", "-repo", s.repo).code)
 }

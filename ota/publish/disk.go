@@ -91,7 +91,7 @@ func (d *disk) place(f *os.File, name string) error {
 		if err := f.Chmod(0o644); err != nil {
 			return err
 		}
-		if err := f.Sync(); err != nil {
+		if err := durable.SyncFile(f.Name()); err != nil {
 			return err
 		}
 		return durable.Rename(f.Name(), d.path(name))

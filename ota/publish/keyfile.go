@@ -38,7 +38,9 @@ type KeyDir struct {
 	// that none is known.
 	Passphrase func(file string) (string, error)
 
-	work int // of scrypt, as a power of two; 0 means age's default
+	// WorkFactor is how hard a passphrase is to try out, as the power of two
+	// that scrypt takes; 0 means age's default, a second or so.
+	WorkFactor int
 }
 
 // Make makes the keys that are not there yet, threshold Ed25519 keys for root
@@ -178,8 +180,8 @@ func (d KeyDir) encrypt(name string, data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.work != 0 {
-		to.SetWorkFactor(d.work)
+	if d.WorkFactor != 0 {
+		to.SetWorkFactor(d.WorkFactor)
 	}
 	var buf bytes.Buffer
 	w, err := age.Encrypt(&buf, to)

@@ -74,39 +74,43 @@ func TestPackList(t *testing.T) {
 	require.Error(t, f.disk.readPack(pack, nil))
 }
 
-// TestLongFileMemory publishes a file of 1 GiB. It takes a while, so it runs
-// only where PAWL_LONG is set.
-func TestLongFileMemory(t *testing.T) {
-	if os.Getenv("PAWL_LONG") == "" {
-		t.Skip("needs PAWL_LONG=1: it takes a minute")
+// BenchmarkLongFile publishes a file of 1 GiB, and fails when more is held than
+// the tables of the compression take.
+func BenchmarkLongFile(b *testing.B) {
+	dir := b.TempDir()
+	writeLongFile(b, filepath.Join(dir, "image"), 1024)
+	b.SetBytes(1 << 30)
+	for b.Loop() {
+		f := newFixture(b)
+		before, most, steps := heapInUse(), uint64(0), 0
+		r, err := Open(Options{Dir: f.dir, Keys: f.keys, Now: f.opts.Now, Progress: func(Progress) {
+			if steps++; steps%64 == 0 {
+				most = max(most, heapInUse())
+			}
+		}})
+		require.NoError(b, err)
+		a, err := r.Release(b.Context(), spec("1", dir))
+		require.NoError(b, err)
+		b.ReportMetric(float64(most-before)/(1<<20), "MiB-held")
+		b.ReportMetric(float64(a.Stored)/(1<<20), "MiB-stored")
+		require.Less(b, most-before, uint64(128<<20))
+		_, err = r.Verify(b.Context(), nil)
+		require.NoError(b, err)
 	}
-	f := newFixture(t)
-	dir := t.TempDir()
-	out, err := os.Create(filepath.Join(dir, "image"))
+}
+
+// writeLongFile writes n MiB, of which a quarter cannot be compressed.
+func writeLongFile(t testing.TB, path string, n int) {
+	out, err := os.Create(path)
 	require.NoError(t, err)
 	block := make([]byte, 1<<20)
 	rnd := rand.NewChaCha8([32]byte{2})
-	for i := range 1024 {
+	for range n {
 		_, _ = rnd.Read(block[:len(block)/4])
-		block[i]++
 		_, err := out.Write(block)
 		require.NoError(t, err)
 	}
 	require.NoError(t, out.Close())
-	block = nil
-	before, most, steps := heapInUse(), uint64(0), 0
-	r, err := Open(Options{Dir: f.dir, Keys: f.keys, Now: f.opts.Now, Progress: func(Progress) {
-		if steps++; steps%64 == 0 {
-			most = max(most, heapInUse())
-		}
-	}})
-	require.NoError(t, err)
-	a, err := r.Release(t.Context(), spec("1", dir))
-	require.NoError(t, err)
-	t.Logf("1 GiB: %d MiB stored, %d MiB held at most", a.Stored>>20, (most-before)>>20)
-	require.Less(t, most-before, uint64(128<<20))
-	_, err = r.Verify(t.Context(), nil)
-	require.NoError(t, err)
 }
 
 func heapInUse() uint64 {

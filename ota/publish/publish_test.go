@@ -63,7 +63,9 @@ func (tr tree) write(t testing.TB) string {
 			continue
 		}
 		require.NoError(t, os.MkdirAll(filepath.Dir(full), 0o755))
+		require.NoError(t, os.Chmod(filepath.Dir(full), 0o755))
 		require.NoError(t, os.WriteFile(full, []byte(content), 0o644))
+		require.NoError(t, os.Chmod(full, 0o644)) // whatever the umask is
 	}
 	return dir
 }
@@ -279,7 +281,7 @@ type opaque struct{ crypto.Signer }
 func TestKeyFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	asked := 0
-	d := KeyDir{Path: dir, work: 10, Passphrase: func(string) (string, error) { asked++; return "open sesame", nil }}
+	d := KeyDir{Path: dir, WorkFactor: 10, Passphrase: func(string) (string, error) { asked++; return "open sesame", nil }}
 	keys, err := d.Make(2, true)
 	require.NoError(t, err)
 	require.Len(t, keys[Root], 2)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -58,7 +59,7 @@ func TestScanXattrs(t *testing.T) {
 	dir := tree{"a": "a"}.write(t)
 	path := filepath.Join(dir, "a")
 	if err := unix.Setxattr(path, "user.b", []byte("two"), 0); err != nil {
-		t.Skipf("needs a file system with extended attributes: %v", err)
+		testneeds.Missing(t, "a file system with extended attributes: "+err.Error())
 	}
 	require.NoError(t, unix.Setxattr(path, "user.a", nil, 0))
 	require.NoError(t, unix.Setxattr(dir, "user.dir", []byte{0, 255}, 0))

@@ -12,6 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -19,7 +20,7 @@ import (
 func copySource(t testing.TB, n int) (dir string, files []string) {
 	from := filepath.Join(runtime.GOROOT(), "src")
 	if _, err := os.Stat(from); err != nil {
-		t.Skip("needs the source of the Go toolchain")
+		testneeds.Missing(t, "the source of the Go toolchain")
 	}
 	dir = t.TempDir()
 	require.NoError(t, filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {

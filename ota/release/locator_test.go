@@ -1,6 +1,7 @@
 package release_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -215,4 +216,28 @@ func TestTableSize(t *testing.T) {
 	require.NoError(t, err)
 	t.Logf("%d blobs: %d bytes, %.2f each", len(rows), len(stored), float64(len(stored))/float64(len(rows)))
 	require.Less(t, len(stored), 6000*7)
+}
+
+// TestSizesBeyondInt32 takes sizes on both sides of where 32 bits end.
+func TestSizesBeyondInt32(t *testing.T) {
+	for _, n := range []int64{1<<31 - 1, 1 << 31, 1<<31 + 1, 1<<32 - 1, 1 << 32, 1<<32 + 1, release.MaxBlob} {
+		ix := &release.Index{Entries: []release.Entry{{Path: ".", Type: release.Dir},
+			{Path: "a", Type: release.File, Blob: release.Blob{Digest: sum("a"), Size: n}}}}
+		got, err := release.ReadIndex(bytes.NewReader(encodeIndex(t, ix)), 0)
+		require.NoError(t, err)
+		require.Equal(t, n, got.Entries[1].Size)
+
+		stored, err := release.EncodeTable([]release.TableRow{{Digest: sum("a"), Length: n, Codec: release.Raw}}, 1)
+		require.NoError(t, err)
+		l := sampleLocator(stored)
+		l.Packs, l.Patches = []release.Pack{{Name: release.PackName(sum("pack")), Size: n}}, nil
+		table, err := release.ParseTable(stored, l)
+		require.NoError(t, err)
+		p, ok := table.Find(release.Blob{Digest: sum("a"), Size: n})
+		require.True(t, ok)
+		require.Equal(t, n, p.Length)
+		l.Packs[0].Size = n - 1
+		_, err = release.ParseTable(stored, l)
+		require.ErrorIs(t, err, release.ErrInvalid)
+	}
 }

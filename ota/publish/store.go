@@ -1,0 +1,225 @@
+package publish
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// store writes the pack and the table, and returns the locator.
+func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
+	f, err := a.r.disk.createTemp()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer a.r.disk.drop(f)
+	if a.packer, err = newPacker(f); err != nil {
+		return nil, nil, err
+	}
+	if err := a.fill(); err != nil {
+		return nil, nil, err
+	}
+	fresh := release.Pack{}
+	if a.packer.n > 0 {
+		b, err := a.packer.finish()
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot write content: %w", err)
+		}
+		if err := a.r.disk.place(f, release.PackName(b.Digest)); err != nil {
+			return nil, nil, err
+		}
+		fresh = release.Pack{Name: release.PackName(b.Digest), Size: b.Size}
+		a.added.Stored = b.Size
+	}
+	return a.locate(doc, fresh)
+}
+
+// fill packs what is new: the indexes, which a device wants first, patches of
+// them last.
+func (a *adding) fill() error {
+	total := a.newBytes()
+	done := int64(0)
+	for i := range a.parts {
+		p := &a.parts[i]
+		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.file)), nil }
+		if err := a.put(p.blob, open); err != nil {
+			return fmt.Errorf("component %q: index: %w", p.Name, err)
+		}
+	}
+	for i := range a.parts {
+		if err := a.fillPart(&a.parts[i], &done, total); err != nil {
+			return fmt.Errorf("component %q: %w", a.parts[i].Name, err)
+		}
+	}
+	for i := range a.parts {
+		if err := a.addPatches(&a.parts[i]); err != nil {
+			return fmt.Errorf("component %q: %w", a.parts[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// newBytes sums up what fill will read of files.
+func (a *adding) newBytes() (total int64) {
+	seen := map[release.Digest]bool{}
+	for _, p := range a.parts {
+		for _, b := range p.index.Blobs() {
+			if seen[b.Digest] {
+				continue
+			}
+			seen[b.Digest] = true
+			a.added.Size += b.Size
+			if _, ok := a.known[b.Digest]; !ok {
+				total += b.Size
+				a.added.NewBlobs++
+			}
+		}
+	}
+	a.added.NewSize = total
+	return total
+}
+
+// fillPart packs the files of p. done of total bytes were packed before.
+func (a *adding) fillPart(p *part, done *int64, total int64) error {
+	root, err := os.OpenRoot(p.From)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for i := range p.index.Entries {
+		e := &p.index.Entries[i]
+		if e.Type != release.File || a.want[e.Digest] {
+			continue
+		}
+		_, old := a.known[e.Digest]
+		err := a.put(e.Blob, func() (io.ReadCloser, error) {
+			f, err := openRegular(root, e.Path, nil)
+			read := *done
+			return countedFile{counted{f, func(n int) {
+				read += int64(n)
+				a.r.opts.Progress(Progress{Step: "pack", Name: p.Name, Done: read, Total: total})
+			}}, f}, err
+		})
+		if err != nil {
+			return fmt.Errorf("%q: %w", e.Path, err)
+		}
+		if !old {
+			*done += e.Size
+		}
+	}
+	return nil
+}
+
+// countedFile is a file that tells how much of it was read.
+type countedFile struct {
+	counted
+	io.Closer
+}
+
+// put stores b unless it is in the repository.
+func (a *adding) put(b release.Blob, open func() (io.ReadCloser, error)) error {
+	if err := a.ctx.Err(); err != nil {
+		return err
+	}
+	a.want[b.Digest] = true
+	if _, ok := a.known[b.Digest]; ok {
+		return nil
+	}
+	s, err := a.packer.add(b, open)
+	if err == nil {
+		a.known[b.Digest] = s
+	}
+	return err
+}
+
+// locate makes the locator and the table.
+func (a *adding) locate(doc *release.Release, fresh release.Pack) (*release.Locator, []byte, error) {
+	loc := &release.Locator{Format: release.LocatorFormat, ID: doc.ID, Release: doc.Digest()}
+	number := map[release.Digest]int{}
+	used := map[release.Digest]bool{}
+	for d := range a.want {
+		used[a.known[d].pack] = true
+	}
+	for _, p := range a.packs {
+		if d, err := p.Digest(); err == nil && used[d] {
+			number[d] = len(loc.Packs)
+			loc.Packs = append(loc.Packs, p)
+		}
+	}
+	if fresh.Name != "" {
+		number[release.Digest{}] = len(loc.Packs)
+		loc.Packs = append(loc.Packs, fresh)
+	}
+	rows := make([]release.TableRow, 0, len(a.want))
+	for d := range a.want {
+		s := a.known[d]
+		rows = append(rows, release.TableRow{Digest: d, Pack: number[s.pack], Offset: s.offset, Length: s.length, Codec: s.codec})
+	}
+	table, err := release.EncodeTable(rows, len(loc.Packs))
+	if err != nil {
+		return nil, nil, err
+	}
+	loc.Table = blobOf(table)
+	for _, p := range a.patches {
+		p.Pack = number[release.Digest{}]
+		loc.Patches = append(loc.Patches, p)
+	}
+	return loc, table, loc.Validate()
+}
+
+// publish writes the documents and signs.
+func (a *adding) publish(doc *release.Release, loc *release.Locator, table []byte) error {
+	data, err := doc.Encode()
+	if err != nil {
+		return err
+	}
+	locData, err := loc.Encode()
+	if err != nil {
+		return err
+	}
+	if err := a.r.disk.writeFile(release.TableName(loc.Table.Digest), table); err != nil {
+		return err
+	}
+	a.added.Stored += int64(len(table))
+	t := target{Kind: kindRelease, Product: doc.Product, Variant: doc.Variant, Seq: doc.Seq,
+		Hardware: doc.Hardware, Version: doc.Version, Attempt: doc.Attempt}
+	for _, doc := range []struct {
+		kind string
+		data []byte
+	}{{kindRelease, data}, {kindLocator, locData}} {
+		t.Kind = doc.kind
+		if err := t.addTo(&targetsOf(a.t).Signed, doc.data); err != nil {
+			return err
+		}
+		if err := a.r.disk.writeFile(t.file(release.Sum(doc.data)), doc.data); err != nil {
+			return err
+		}
+	}
+	if err := a.ctx.Err(); err != nil {
+		return err
+	}
+	a.r.opts.Progress(Progress{Step: "sign"})
+	if err := a.r.resign(a.t, Targets, a.now); err != nil {
+		return err
+	}
+	a.added.ID, a.added.Version, a.added.Release, a.added.Issued = doc.ID, doc.Version, doc.Digest(), doc.Issued
+	return nil
+}
+
+// readBlob reads a blob of the repository into memory.
+func (a *adding) readBlob(b release.Blob) ([]byte, error) {
+	s, ok := a.known[b.Digest]
+	if !ok || s.pack.IsZero() {
+		return nil, fs.ErrNotExist
+	}
+	r, err := a.r.disk.openPlace(b, release.Place{Pack: release.PackName(s.pack), Offset: s.offset, Length: s.length, Codec: s.codec}, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
