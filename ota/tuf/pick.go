@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
@@ -82,7 +83,7 @@ func (v *view) latest(dev ota.Device) (*release.Release, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	v.s.last = located{t.id, locator}
+	v.s.last = located{t.id, locator, time.Now()}
 	return r, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"sync/atomic"
+	"time"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/fetch"
@@ -42,7 +43,11 @@ var _ ota.Source = (*Source)(nil)
 type located struct {
 	id     release.ID
 	target target
+	at     time.Time
 }
+
+// fresh is how long what Latest verified can stand for the repository.
+const fresh = 10 * time.Minute
 
 // New returns a Source. It reads nothing yet but Options.Root. An error names
 // the field that is wrong.
@@ -87,7 +92,7 @@ func (s *Source) Bytes() int64 { return s.bytes.Load() }
 // cannot be reached.
 func (s *Source) Latest(ctx context.Context, dev ota.Device) (*release.Release, error) {
 	var found *release.Release
-	err := s.lookup(ctx, enforceExpiry, func(v *view) error {
+	err := s.lookup(ctx, func(v *view) error {
 		var err error
 		found, err = v.latest(dev)
 		return err
@@ -98,13 +103,12 @@ func (s *Source) Latest(ctx context.Context, dev ota.Device) (*release.Release, 
 	return found, nil
 }
 
-// Locator implements [ota.Source]. Metadata that has expired does not keep it
-// from answering, so that a staging that began in time can be ended: a locator
-// says where bytes lie, and r, what they have to be.
+// Locator implements [ota.Source]. Soon after Latest it uses what that verified;
+// else it verifies the repository again, and fails as Latest does.
 func (s *Source) Locator(ctx context.Context, r *release.Release) (*release.Locator, error) {
 	l, err := s.lastLocator(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.lookup(ctx, ignoreExpiry, func(v *view) error {
+		err = s.lookup(ctx, func(v *view) error {
 			t, err := v.resolve(targetName(kindLocator, r.ID))
 			if err == nil {
 				l, err = v.s.locator(v.ctx, t, r)
@@ -120,7 +124,7 @@ func (s *Source) Locator(ctx context.Context, r *release.Release) (*release.Loca
 
 // lastLocator uses what Latest found; the repository may have replaced it since.
 func (s *Source) lastLocator(ctx context.Context, r *release.Release) (*release.Locator, error) {
-	if s.last.id != r.ID || s.last.target.info == nil {
+	if s.last.id != r.ID || s.last.target.info == nil || time.Since(s.last.at) > fresh {
 		return nil, fs.ErrNotExist
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)

@@ -22,19 +22,10 @@ import (
 // during a lookup. Nothing in it has to survive.
 const scratchName = "scratch"
 
-// expiry says whether a lookup cares for expired metadata.
-type expiry bool
-
-const (
-	enforceExpiry expiry = true
-	ignoreExpiry  expiry = false
-)
-
 // view is one verified state of the repository, during one lookup.
 type view struct {
 	s       *Source
 	ctx     context.Context
-	expiry  expiry
 	scratch string
 	trust   trust
 	roles   *roleFetcher
@@ -45,7 +36,7 @@ type view struct {
 
 // lookup brings the view up to date, lets find look at it, and stores what was
 // verified, all with the trust store locked.
-func (s *Source) lookup(ctx context.Context, e expiry, find func(*view) error) error {
+func (s *Source) lookup(ctx context.Context, find func(*view) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	dir, err := durable.OpenDir(s.o.Dir)
@@ -58,7 +49,7 @@ func (s *Source) lookup(ctx context.Context, e expiry, find func(*view) error) e
 		return err
 	}
 	v := &view{
-		s: s, ctx: ctx, expiry: e, scratch: filepath.Join(s.o.Dir, scratchName),
+		s: s, ctx: ctx, scratch: filepath.Join(s.o.Dir, scratchName),
 		roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
 	}
 	err = v.use(dir, find)
@@ -127,9 +118,6 @@ func (v *view) attempt() (ref time.Time, err error) {
 // times returns the earliest time that it can be, by what was signed, and
 // the time to check against.
 func (v *view) times() (floor, ref time.Time) {
-	if v.expiry == ignoreExpiry {
-		return time.Time{}, time.Time{}
-	}
 	floor, ref = v.s.o.BuildTime, v.s.o.Now()
 	if issued := time.Unix(v.trust.Marks.Issued, 0); v.trust.Marks.Issued > 0 && issued.After(floor) {
 		floor = issued
