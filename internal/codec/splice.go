@@ -11,6 +11,11 @@ import (
 // A splice script makes a blob from another, front to back. It is a sequence of
 // steps; each is a varint n<<2|step and has n ≥ 1. The script ends with its
 // frame.
+//
+// Another way is the other blob as a dictionary of Zstandard. For an index of
+// 6,000 entries of which 1 % changed that takes 2.9 kB against 2.2 kB, when
+// every entry got another owner 28 kB against 3.4 kB, and for 60,000 entries,
+// which are longer than the window, it gains nothing at all.
 const (
 	stepCopy   = 0 // take the next n bytes of the other blob
 	stepSkip   = 1 // leave out the next n bytes of the other blob

@@ -190,14 +190,21 @@ func TestTableRefused(t *testing.T) {
 		"outside":         magic + "\x02\x04\x01\x01\x00\x00\x00\x00" + "\x09\xc9\x01" + keys,
 		"far outside":     magic + "\x02\x04\x01\x01\x00\x00\x00" + huge + "\x09" + huge + keys,
 		"key twice":       strings.Replace(good, keys, "aaaaaaaa", 1),
-		"bomb":            magic + "\x02\x04" + strings.Repeat("\x00", 65<<20),
 	} {
 		require.ErrorIs(t, read(bad), release.ErrInvalid, name)
 	}
+	err := read(magic + "\x02\x04" + strings.Repeat("\x00", 65<<20))
+	require.ErrorIs(t, err, zstd.ErrDecoderSizeExceeded)
+	require.ErrorIs(t, err, release.ErrInvalid)
+
 	stored := squeeze(t, []byte(good))
 	l := sampleLocator(stored)
-	_, err := release.ParseTable(append(stored, 0), l)
+	_, err = release.ParseTable(append(stored, 0), l)
 	require.ErrorIs(t, err, release.ErrInvalid)
+	other := squeeze(t, []byte(strings.Replace(good, keys, "ccccdddd", 1)))
+	require.Len(t, other, len(stored))
+	_, err = release.ParseTable(other, l)
+	require.ErrorIs(t, err, release.ErrInvalid, "a table that was not signed")
 	stored[len(stored)/2] ^= 1
 	_, err = release.ParseTable(stored, l)
 	require.ErrorIs(t, err, release.ErrInvalid)
