@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -124,5 +125,40 @@ func endlessHeader(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nX: ")
 	for err == nil {
 		_, err = conn.Write(bytes.Repeat([]byte("x"), 1000))
+	}
+}
+
+// TestAnnouncedLength: an answer that says it is too long is not read at all.
+func TestAnnouncedLength(t *testing.T) {
+	for _, size := range []int64{1<<31 + 1, 1<<32 + 1, 1 << 40} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+			endless(w, r)
+		})
+		c := client(t, quick())
+		_, err := c.Get(t.Context(), fetch.Request{URL: url, Length: -1, MaxBytes: size - 1})
+		require.ErrorIs(t, err, fetch.ErrTooLong)
+		require.Zero(t, c.Bytes().Total())
+		body, err := c.Get(t.Context(), fetch.Request{URL: url, Length: -1, MaxBytes: size})
+		require.NoError(t, err)
+		require.NoError(t, body.Close())
+	}
+}
+
+// TestRangesBeyond32Bits: offsets where 32 bits end are kept.
+func TestRangesBeyond32Bits(t *testing.T) {
+	for _, offset := range []int64{1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 + 1} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if want := fmt.Sprintf("bytes=%d-%d", offset, offset+4); r.Header.Get("Range") != want {
+				w.WriteHeader(http.StatusTeapot)
+				return
+			}
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", offset, offset+4, offset+1000))
+			w.WriteHeader(http.StatusPartialContent)
+			io.WriteString(w, "hello")
+		})
+		got, err := get(client(t, quick()), fetch.Request{URL: url, Offset: offset, Length: 5})
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
 	}
 }

@@ -1,0 +1,77 @@
+package tuf
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// FuzzStore: no content of the store's files makes load fail but one of a future
+// format, and what comes out is as good as new.
+func FuzzStore(f *testing.F) {
+	good, err := seal(trust{Marks: marks{Generation: 3}, Roles: map[string][]byte{"timestamp": []byte("{}")}})
+	require.NoError(f, err)
+	f.Add(good, good)
+	f.Add([]byte("pawl-trust/0 \n{}"), []byte{})
+	f.Add([]byte("null"), good[:40])
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		dir, err := durable.OpenDir(t.TempDir() + "/trust")
+		require.NoError(t, err)
+		defer dir.Close()
+		require.NoError(t, dir.WriteFile(trustFile, a))
+		require.NoError(t, dir.WriteFile(marksFile, b))
+		st, whole, err := load(dir)
+		if err != nil {
+			require.ErrorIs(t, err, ErrStore)
+			return
+		}
+		require.NotContains(t, st.Roles, "timestamp", "it is not one that can be read")
+		require.NoError(t, st.save(dir, whole))
+		again, whole, err := load(dir)
+		require.NoError(t, err)
+		require.NotNil(t, whole)
+		require.Equal(t, st.Marks.Generation, again.Marks.Generation)
+	})
+}
+
+func FuzzParseTarget(f *testing.F) {
+	for _, s := range []string{"releases/p/v/1.json", "releases/p/v/01.json", "9007199254740992.json", "x/+1.json", "/.json", "1.json/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		folder, seq, ok := parseTarget(name)
+		if !ok {
+			return
+		}
+		require.True(t, seq > 0 && seq <= release.MaxSeq, name)
+		id := release.ID{Product: "p", Variant: "v", Seq: seq}
+		require.Equal(t, name, folder+strings.TrimPrefix(targetName(kindRelease, id), "releases/p/v/"))
+	})
+}
+
+// TestSeenIsBounded keeps the releases with the highest seqs in mind.
+func TestSeenIsBounded(t *testing.T) {
+	m := marks{Seen: map[string]release.Digest{}, Lineage: make([]release.Digest, maxLineage+5)}
+	for seq := range uint64(200) {
+		m.Seen[targetName(kindRelease, release.ID{Product: "p", Variant: "v", Seq: seq + 1})] = release.Digest{}
+	}
+	m.trim()
+	require.Len(t, m.Seen, maxSeen)
+	require.Contains(t, m.Seen, "releases/p/v/200.json")
+	require.Contains(t, m.Seen, "releases/p/v/137.json")
+	require.Len(t, m.Lineage, maxLineage)
+}
+
+func TestLimitsByName(t *testing.T) {
+	l := Limits{Root: 1, Timestamp: 2, Snapshot: 3, Targets: 4}
+	for name, want := range map[string]int64{
+		"metadata/12.root.json": 1, "metadata/timestamp.json": 2, "metadata/7.snapshot.json": 3, "metadata/snapshot.json": 3,
+		"metadata/3.targets.json": 4, "metadata/3.team.json": 4, "metadata/3.root.x.json": 4, "metadata/a.root.json": 4,
+	} {
+		require.Equal(t, want, l.of(name), name)
+	}
+}
