@@ -75,7 +75,8 @@ func (u *updates) after(r ota.Result, err error) (next, error) {
 		return next{needs: ota.NeedsRestart}, nil
 	case errors.Is(err, ota.ErrRebootPending), r.Needs == ota.NeedsReboot:
 		return next{needs: ota.NeedsReboot}, nil
-	case errors.Is(err, ota.ErrUpToDate), errors.Is(err, ota.ErrNoRelease):
+	case errors.Is(err, ota.ErrUpToDate), errors.Is(err, ota.ErrNoRelease), errors.Is(err, ota.ErrCondemned):
+		u.say("nothing to do")
 		return next{u.look, ota.Live}, nil
 	case err != nil:
 		u.say("not now: %v", err)
