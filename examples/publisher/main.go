@@ -7,7 +7,8 @@
 //	publisher list    -repo DIR [-json]
 //	publisher verify  -repo DIR [-root FILE]
 //
-// The verbs that sign take -passphrase-file FILE for encrypted keys; without
+// What SPEC.yaml can say stands with [publish.ReadSpec]; its paths are relative
+// to it. The verbs that sign take -passphrase-file FILE for encrypted keys; without
 // it they ask on the terminal.
 //
 // What was done goes to standard output, one line for each step; errors and the

@@ -5,8 +5,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -18,7 +19,9 @@ import (
 
 // copySource copies the first n files of the Go toolchain's own source.
 func copySource(t testing.TB, n int) (dir string, files []string) {
-	from := filepath.Join(runtime.GOROOT(), "src")
+	out, err := exec.Command(testneeds.Program(t, "go"), "env", "GOROOT").Output()
+	require.NoError(t, err)
+	from := filepath.Join(strings.TrimSpace(string(out)), "src")
 	if _, err := os.Stat(from); err != nil {
 		testneeds.Missing(t, "the source of the Go toolchain")
 	}
