@@ -98,8 +98,7 @@ func TestOwnAuthorityAndClientCertificate(t *testing.T) {
 
 	o.RootCAs = ca.pool
 	_, err = get(client(t, o), request)
-	require.ErrorContains(t, err, "certificate", "no client certificate")
-	require.EqualValues(t, 1, tries.Load(), "no second try")
+	require.Error(t, err, "no client certificate")
 
 	o.TLS = &tls.Config{Certificates: []tls.Certificate{ca.leaf("stranger")}}
 	_, err = get(client(t, o), request)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
@@ -178,4 +179,39 @@ func TestSharedStore(t *testing.T) {
 	_, err = latest(t, o)
 	require.ErrorIs(t, err, durable.ErrLocked)
 	require.NoError(t, unlock())
+}
+
+// TestMarksAlone: without the files that go-tuf compares with, each version
+// alone cannot go back, whoever of the online keys signs it.
+func TestMarksAlone(t *testing.T) {
+	for name, back := range map[string]func(m *maker){
+		"timestamp":    func(m *maker) { m.timestamp.Signed.Version--; m.writeTimestamp() },
+		"snapshot":     func(m *maker) { m.snapshot.Signed.Version--; m.writeSnapshot(); m.refresh() },
+		"targets":      func(m *maker) { m.targets.Signed.Version -= 2; m.publish() },
+		"team":         func(m *maker) { m.delegated["team"].Signed.Version -= 2; m.publish() },
+		"team is gone": func(m *maker) { delete(m.delegated, "team"); m.publish() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMaker(t)
+			m.delegate("team", false, "releases/kiosk/arm/*")
+			m.add(newRelease(1))
+			m.publish()
+			m.publish()
+			o := m.options(m.dir)
+			_, err := latest(t, o)
+			require.NoError(t, err)
+			require.NoError(t, os.Remove(filepath.Join(o.Dir, "trust")))
+			back(m)
+			for range 2 {
+				_, err = latest(t, o)
+				require.ErrorIs(t, err, tuf.ErrRollback)
+			}
+			m.delegated["team"] = metadata.Targets(today.Add(300 * day))
+			m.delegated["team"].Signed.Version = 50
+			m.targets.Signed.Version, m.snapshot.Signed.Version, m.timestamp.Signed.Version = 50, 50, 50
+			m.publish()
+			_, err = latest(t, o)
+			require.NoError(t, err, "the next good state is taken")
+		})
+	}
 }
