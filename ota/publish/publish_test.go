@@ -459,3 +459,20 @@ func TestUnusedIsListed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"content/00/left"}, v.Unused)
 }
+
+// TestDamagedRepositoryTakesNoRelease: nothing is added to a repository that
+// lacks a file, and the file is named.
+func TestDamagedRepositoryTakesNoRelease(t *testing.T) {
+	f := newFixture(t)
+	_, err := f.Release(t.Context(), spec("1", tree{"a": "a"}.write(t)))
+	require.NoError(t, err)
+	packs, err := filepath.Glob(filepath.Join(f.dir, "content", "*", "*.pack"))
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(packs[0]))
+	_, err = f.Release(t.Context(), spec("2", tree{"a": "a"}.write(t)))
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	require.ErrorContains(t, err, filepath.Base(packs[0]))
+	list, err := f.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+}
