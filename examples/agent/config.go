@@ -33,8 +33,9 @@ type source struct {
 	Key  string `json:"key"`
 	// Headers go with each request. They may be secret, so that nothing
 	// prints them.
-	Headers  map[string]string `json:"headers"`
-	MaxStale duration          `json:"maxStale"`
+	Headers    map[string]string `json:"headers"`
+	MaxStale   duration          `json:"maxStale"`
+	TrustClock bool              `json:"trustClock"`
 }
 
 type component struct {

@@ -73,10 +73,11 @@ func (a *agent) openSource() (*tuf.Source, error) {
 		return nil, errUsage{fmt.Errorf("source.root: %w", err)}
 	}
 	options := tuf.Options{
-		URL:      s.URL,
-		Root:     root,
-		Dir:      filepath.Join(a.config.State, "trust"),
-		MaxStale: time.Duration(s.MaxStale),
+		URL:        s.URL,
+		Root:       root,
+		Dir:        filepath.Join(a.config.State, "trust"),
+		MaxStale:   time.Duration(s.MaxStale),
+		TrustClock: s.TrustClock,
 	}
 	if isWeb(s.URL) {
 		if options.Client, err = a.config.client(); err != nil {
