@@ -182,9 +182,10 @@ func TestSharedStore(t *testing.T) {
 }
 
 // TestMarksAlone: without the files that go-tuf compares with, each version
-// alone cannot go back, whoever of the online keys signs it.
+// alone cannot go back, whoever of the online keys signs it, nor can the root.
 func TestMarksAlone(t *testing.T) {
 	for name, back := range map[string]func(m *maker){
+		"root":         func(m *maker) { require.NoError(m.t, os.Remove(filepath.Join(m.dir, "metadata", "2.root.json"))) },
 		"timestamp":    func(m *maker) { m.timestamp.Signed.Version--; m.writeTimestamp() },
 		"snapshot":     func(m *maker) { m.snapshot.Signed.Version--; m.writeSnapshot(); m.refresh() },
 		"targets":      func(m *maker) { m.targets.Signed.Version -= 2; m.publish() },
@@ -193,6 +194,7 @@ func TestMarksAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMaker(t)
+			m.rotate(func() {})
 			m.delegate("team", false, "releases/kiosk/arm/*")
 			m.add(newRelease(1))
 			m.publish()
@@ -206,6 +208,7 @@ func TestMarksAlone(t *testing.T) {
 				_, err = latest(t, o)
 				require.ErrorIs(t, err, tuf.ErrRollback)
 			}
+			m.writeRoot()
 			m.delegated["team"] = metadata.Targets(today.Add(300 * day))
 			m.delegated["team"].Signed.Version = 50
 			m.targets.Signed.Version, m.snapshot.Signed.Version, m.timestamp.Signed.Version = 50, 50, 50
