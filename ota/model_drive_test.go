@@ -2,7 +2,6 @@ package ota_test
 
 import (
 	"errors"
-	"time"
 
 	"github.com/pawl-ota/pawl/ota"
 )
@@ -15,13 +14,6 @@ type driver func(r *run, u *ota.Updater) (done bool, res ota.Result, err error)
 func byUpdate(r *run, u *ota.Updater) (bool, ota.Result, error) {
 	res, err := u.Update(r.device.Context())
 	done := err == nil && (res.State == ota.Committed || res.State == ota.Idle) || errors.Is(err, ota.ErrCondemned)
-	if errors.Is(err, ota.ErrBackoff) {
-		// What the boot loader always refuses is tried again for ever, with
-		// growing pauses.
-		r.holds++
-		done = r.refuse == forEver && r.holds > 2
-		r.device.Wait(48 * time.Hour)
-	}
 	return done, res, err
 }
 
@@ -32,9 +24,6 @@ func byVerbs(r *run, u *ota.Updater) (bool, ota.Result, error) {
 	if tx == nil {
 		rel, err := u.Check(ctx)
 		if err != nil {
-			if errors.Is(err, ota.ErrBackoff) {
-				r.device.Wait(48 * time.Hour)
-			}
 			done := errors.Is(err, ota.ErrUpToDate) || errors.Is(err, ota.ErrCondemned)
 			if errors.Is(err, ota.ErrUpToDate) {
 				err = nil
@@ -90,9 +79,6 @@ func byHand(r *run, u *ota.Updater) (bool, ota.Result, error) {
 	tx := u.Tx()
 	if tx == nil {
 		rel, err := u.Check(ctx)
-		if errors.Is(err, ota.ErrBackoff) {
-			r.device.Wait(48 * time.Hour)
-		}
 		if err != nil {
 			return errors.Is(err, ota.ErrCondemned), ota.Result{}, err
 		}

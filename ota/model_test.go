@@ -3,9 +3,7 @@ package ota_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,9 +21,10 @@ import (
 // What is checked here is read from the device itself: the bytes that run. It
 // has no code in common with the engine.
 
-// PAWL_MODEL=full has every pair of every kind of fault tried in every
-// scenario: several minutes. Without it the pairs are those of power cuts, and
-// with -short those of one scenario of each kind.
+// PAWL_MODEL=full has every pair of power cuts and kills tried in every
+// scenario: some minutes. Without it all pairs are tried in scenarios of one
+// part, and one in some in the others, over which the kinds of fault take
+// turns. With -short the steps are fewer, too.
 const fullModel = "PAWL_MODEL"
 
 // scenario is one thing that a device goes through.
@@ -47,8 +46,19 @@ type scenario struct {
 	// happens, want has to.
 	may  []int
 	want int
-	// pairs are tried with -short too.
-	short bool
+	// offer is the release to be installed, 2 when it is 0. With 3 the device
+	// has come to rest with release 2 first.
+	offer int
+	// endless scenarios end when the engine holds the release back, or is
+	// stuck.
+	endless bool
+	// torn scenarios run two releases at once on purpose until the end.
+	torn bool
+	// hangs has the scenario run in a bubble of package synctest, where
+	// waiting for an answer takes no time.
+	hangs bool
+	// damage is done to the state folder after the first fault.
+	damage func(*otatest.Device)
 }
 
 const forEver = 1 << 30
@@ -83,14 +93,13 @@ func scenarios() (list []scenario) {
 		for _, a := range answers {
 			list = append(list, scenario{
 				name: name + "/" + a.name, parts: parts, health: a.health, from: 1, want: a.want, may: []int{a.want},
-				short: len(parts) == 1 && a.want == 2,
 			})
 			if !strings.Contains(name, string(reboot)) {
 				continue
 			}
 			list = append(list, scenario{
 				name: name + "/" + a.name + "/refused for ever", parts: parts, health: a.health, from: 1, want: 1, may: []int{1},
-				refuse: forEver,
+				refuse: forEver, endless: true,
 			}, scenario{
 				name: name + "/" + a.name + "/refused once", parts: parts, health: a.health, from: 1, want: a.want, may: []int{a.want},
 				refuse: 1,
@@ -111,11 +120,11 @@ func besides(live, restart, reboot ota.Effect) []scenario {
 		{name: "first install", parts: mixed, health: healthy, first: true, want: 2, may: two},
 		{name: "first install/sick", parts: effects(live, restart), health: otatest.Sick(), first: true, want: 0, may: []int{0}},
 		{name: "first install/sick, reboots", parts: mixed, health: otatest.Sick(), first: true, want: 0, may: []int{0}},
-		{name: "one part stays", parts: mixed, health: healthy, same: true, from: 1, want: 2, may: two, short: true},
+		{name: "one part stays", parts: mixed, health: healthy, same: true, from: 1, want: 2, may: two},
 		{name: "one part stays/sick", parts: mixed, health: otatest.Sick(), same: true, from: 1, want: 1, may: one},
 		{name: "slow start", parts: mixed, health: otatest.SickThenHealthy(9), from: 1, want: 2, may: two},
 		{name: "flaky", parts: mixed, health: otatest.Flaky(3), from: 1, want: 1, may: one},
-		{name: "way back", parts: mixed, health: healthy, drive: byRollback, from: 2, want: 1, may: one, short: true},
+		{name: "way back", parts: mixed, health: healthy, drive: byRollback, from: 2, want: 1, may: one},
 		{name: "way back/one part stays", parts: mixed, health: healthy, same: true, drive: byRollback, from: 2, want: 1, may: one},
 		{name: "by single verbs", parts: mixed, health: healthy, drive: byVerbs, from: 1, want: 2, may: two},
 		{name: "by single verbs/sick", parts: mixed, health: otatest.Sick(), drive: byVerbs, from: 1, want: 1, may: one},
@@ -124,6 +133,12 @@ func besides(live, restart, reboot ota.Effect) []scenario {
 		{name: "revert fails/some", parts: mixed, health: otatest.Sick(), from: 1, want: 1, may: one, prepare: stuck("Revert", 1, 2)},
 		{name: "revert fails/many", parts: mixed, health: otatest.Sick(), from: 1, want: 1, may: one, prepare: stuck("Revert", 0, 7)},
 		{name: "commit fails/many", parts: mixed, health: healthy, from: 1, want: 2, may: two, prepare: stuck("Commit", 1, 7)},
+		{name: "revert fails/for ever", parts: mixed, health: otatest.Sick(), from: 1, want: 1, may: nil, torn: true, endless: true,
+			prepare: stuck("Revert", 1, forEver)},
+		{name: "revert fails/newer over it", parts: mixed, health: otatest.Sick(), from: 1, want: 3, may: []int{3}, torn: true,
+			prepare: stuck("Revert", 1, 12), offer: 3},
+		{name: "hang", parts: mixed, health: otatest.HealthyThenHang(2, false), from: 1, want: 1, may: one, endless: true, hangs: true},
+		{name: "hang/deaf", parts: mixed, health: otatest.HealthyThenHang(2, true), from: 1, want: 1, may: one, endless: true, hangs: true},
 	}
 }
 
@@ -175,6 +190,15 @@ func newWorld(t testing.TB, sc scenario) *world {
 			w.device.Refuse(p.Name, sc.refuse)
 		}
 	}
+	if sc.offer == 3 {
+		before := sc
+		before.endless, before.may = true, nil
+		r := run{scenario: before, world: w, device: w.device}
+		if err := r.live(); err != nil {
+			t.Fatalf("release 2 cannot be tried to begin with: %v", err)
+		}
+		w.device.Offer(w.releases[3])
+	}
 	return w
 }
 
@@ -207,7 +231,6 @@ type run struct {
 	world  *world
 	device *otatest.Device
 	failed bool // a step returned an error to a process that lived on
-	holds  int  // times the engine held the release back
 }
 
 // maxLives bounds the processes that a device may take to come to rest.
@@ -224,6 +247,10 @@ func (r *run) live() error {
 		}
 		done, err := r.life()
 		if !r.device.Alive() {
+			if r.damage != nil && r.device.Faults() > 0 {
+				r.damage(r.device)
+				r.damage = nil
+			}
 			continue
 		}
 		if err != nil || done {
@@ -253,7 +280,7 @@ func (r *run) life() (done bool, err error) {
 	if over, err := r.after(res, err); over || err != nil || !d.Alive() {
 		return false, err
 	}
-	if !errors.Is(err, ota.ErrStuck) {
+	if !r.torn && !errors.Is(err, ota.ErrStuck) {
 		if err := r.consistent(); err != nil {
 			return false, fmt.Errorf("after Resume returned %v: %w", res, err)
 		}
@@ -263,12 +290,18 @@ func (r *run) life() (done bool, err error) {
 		drive = byUpdate
 	}
 	done, res, err = drive(r, u)
+	if errors.Is(err, ota.ErrStuck) || errors.Is(err, ota.ErrBackoff) {
+		done = r.endless
+	}
 	if over, err := r.after(res, err); over || err != nil || !d.Alive() {
 		return false, err
 	}
 	if !done {
 		d.Restart()
 		return false, nil
+	}
+	if r.may == nil {
+		return true, nil
 	}
 	return true, r.atRest(u)
 }
@@ -287,8 +320,8 @@ func (r *run) after(res ota.Result, err error) (over bool, _ error) {
 		d.Restart()
 	case errors.Is(err, ota.ErrPoisoned) && r.failed:
 		d.Restart()
-	case errors.Is(err, ota.ErrStuck):
-		d.Wait(24 * time.Hour)
+	case errors.Is(err, ota.ErrStuck), errors.Is(err, ota.ErrBackoff):
+		d.Wait(48 * time.Hour)
 		return false, nil
 	case err == nil, errors.Is(err, ota.ErrUnhealthy), errors.Is(err, ota.ErrHeld), r.failed:
 		return false, nil
@@ -334,109 +367,16 @@ func overlap(a, b []int) bool {
 	return false
 }
 
-// through takes the device to rest, and then through one good update.
-func (r *run) through() error {
-	if err := r.live(); err != nil {
-		return err
-	}
+// good takes the device through one good update.
+func (r *run) good() error {
 	r.device.Offline(false)
 	for _, p := range r.parts {
 		r.device.Refuse(p.Name, 0)
 	}
 	r.device.Offer(r.world.releases[3])
-	next := run{scenario: scenario{may: []int{3}}, world: r.world, device: r.device, failed: r.failed}
+	next := run{scenario: scenario{may: []int{3}, torn: r.torn, parts: r.parts}, world: r.world, device: r.device, failed: r.failed}
 	if err := next.live(); err != nil {
 		return fmt.Errorf("in the good update afterwards: %w", err)
 	}
 	return nil
-}
-
-// tally counts over all scenarios.
-type tally struct{ runs, cuts atomic.Int64 }
-
-// TestModel is the model.
-func TestModel(t *testing.T) {
-	var total tally
-	t.Cleanup(func() { t.Logf("%d faults in %d runs", total.cuts.Load(), total.runs.Load()) })
-	for _, sc := range scenarios() {
-		t.Run(sc.name, func(t *testing.T) {
-			t.Parallel()
-			enumerate(t, sc, &total)
-		})
-	}
-}
-
-// enumerate goes through sc without a fault, then with a fault at every step,
-// and then at every pair of steps.
-func enumerate(t *testing.T, sc scenario, total *tally) {
-	w := newWorld(t, sc)
-	smooth := sc
-	smooth.may = []int{sc.want}
-	try(t, smooth, w, w.device, total)
-	full := os.Getenv(fullModel) == "full"
-	for _, first := range []otatest.Fault{otatest.PowerCut, otatest.Kill, otatest.Fail} {
-		each(func(n int) bool {
-			hit := try(t, sc, w, w.device, total, fault{n, first})
-			if !hit || first == otatest.Fail || !full && (first != otatest.PowerCut || testing.Short() && !sc.short) {
-				return hit
-			}
-			after := until(sc, w, fault{n, first})
-			for _, second := range []otatest.Fault{otatest.PowerCut, otatest.Kill} {
-				if second == otatest.PowerCut || full {
-					each(func(m int) bool { return try(t, sc, w, after, total, fault{m, second}) })
-				}
-			}
-			return hit
-		})
-	}
-}
-
-// each calls f with 1, 2, 3, … until it returns false.
-func each(f func(n int) bool) {
-	for n := 1; n < 2000 && f(n); n++ {
-	}
-}
-
-// fault is one fault, at the nth step from a start.
-type fault struct {
-	n    int
-	what otatest.Fault
-}
-
-// until returns the device as it is right after the fault.
-func until(sc scenario, w *world, f fault) *otatest.Device {
-	d := w.device.Clone()
-	d.At(f.n, f.what)
-	r := run{scenario: sc, world: w, device: d}
-	for range maxLives {
-		if _, err := r.life(); err != nil || !d.Alive() {
-			break
-		}
-	}
-	return d
-}
-
-// try takes a copy of the device through sc with the faults, and reports
-// whether the last of them was reached.
-func try(t *testing.T, sc scenario, w *world, from *otatest.Device, total *tally, faults ...fault) bool {
-	t.Helper()
-	total.runs.Add(1)
-	err, d := attempt(sc, w, from, false, faults)
-	total.cuts.Add(int64(d.Faults()))
-	if err != nil {
-		_, d := attempt(sc, w, from, true, faults)
-		t.Fatalf("with %v: %v\n%s", faults, err, strings.Join(d.Trace(), "\n"))
-	}
-	return d.Faults() == len(faults)
-}
-
-func attempt(sc scenario, w *world, from *otatest.Device, log bool, faults []fault) (error, *otatest.Device) {
-	d := from.Clone()
-	d.Log = log
-	r := run{scenario: sc, world: w, device: d}
-	for _, f := range faults {
-		d.At(f.n, f.what)
-		r.failed = r.failed || f.what == otatest.Fail
-	}
-	return r.through(), d
 }

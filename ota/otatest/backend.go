@@ -43,6 +43,7 @@ func (b Backend) enter(ctx context.Context, verb, name string) (p part, err erro
 			err = fmt.Errorf("otatest: the device has no part %q", name)
 			return
 		}
+		s.parts[name].touched++
 		if s.failing[verb+" "+name] > 0 {
 			s.failing[verb+" "+name]--
 			err = fmt.Errorf("otatest: %s of %s fails, as asked for", verb, name)

@@ -223,6 +223,28 @@ func (d *Device) Steps() int {
 	return d.steps
 }
 
+// Cut has the fault happen now, between two steps. It takes back the faults
+// that At announced and that were not reached. Fail does nothing else.
+func (d *Device) Cut(f Fault) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.faults)
+	switch f {
+	case PowerCut:
+		d.powerOff()
+	case Kill:
+		d.end()
+	}
+}
+
+// Touched returns how often a verb of a part's backend was called that could
+// change something.
+func (d *Device) Touched(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.parts[name].touched
+}
+
 // Faults returns how many of the faults of At were reached.
 func (d *Device) Faults() int {
 	d.mu.Lock()
@@ -340,7 +362,7 @@ func (d *Device) Options() ota.Options {
 			Deadline: 10 * time.Minute,
 		},
 		Watchdog:        watchdog{p},
-		WatchdogTimeout: time.Minute,
+		WatchdogTimeout: 35 * time.Second,
 	}
 	for name := range d.state.parts {
 		o.Backends[name] = Backend{p}

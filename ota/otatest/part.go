@@ -33,6 +33,7 @@ type part struct {
 	live    image // the files, of a part that needs no reboot
 	loaded  image // what live was when the process started
 	stopped bool  // nobody started it since the boot
+	touched int   // calls of verbs
 
 	permanent, armed, booted image // of a part that needs a reboot
 
