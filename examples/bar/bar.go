@@ -33,7 +33,7 @@ func New(f *os.File) *Bar {
 	}
 	width := func() int {
 		w, _, err := term.GetSize(int(f.Fd()))
-		if err != nil {
+		if err != nil || w == 0 {
 			return 80
 		}
 		return w
