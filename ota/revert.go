@@ -159,7 +159,7 @@ func (u *Updater) allOld(ctx context.Context, t *txState) (reboot bool, err erro
 		case err != nil:
 			return false, err
 		case asBefore(a, p.Before):
-		case p.Before.State == Whole && a.Next == p.Before.Digest:
+		case !a.Next.IsZero() && (a.Next == p.Before.Digest || a.Next == p.Before.Next):
 			reboot = true
 		case p.Before.State == None && p.Effect == NeedsReboot:
 			reboot = true // no component can be named for the next boot
@@ -173,9 +173,12 @@ func (u *Updater) allOld(ctx context.Context, t *txState) (reboot bool, err erro
 // asBefore compares what is with what was. What was mixed has no name that it
 // could be compared by.
 func asBefore(now, before Active) bool {
+	if !before.Next.IsZero() && now.Is(before.Next) {
+		return true // a boot has ended since, as it had to already
+	}
 	switch before.State {
 	case Whole:
-		return now.Is(before.Digest) && (now.Next.IsZero() || now.Next == before.Digest)
+		return now.Is(before.Digest) && (now.Next.IsZero() || now.Next == before.Digest || now.Next == before.Next)
 	case None:
 		return now.State == None
 	default:
