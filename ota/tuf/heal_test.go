@@ -120,8 +120,8 @@ func TestStoreOfTheFuture(t *testing.T) {
 		o := m.options(m.dir)
 		_, err := latest(t, o)
 		require.NoError(t, err)
-		body := []byte(`{"new":true}`)
-		future := append([]byte("pawl-trust/9 "+release.Sum(body).String()+"\n"), body...)
+		const format, body = "pawl-trust/9", `{"new":true}`
+		future := []byte(format + " " + release.Sum([]byte(format+"\n"+body)).String() + "\n" + body)
 		file := filepath.Join(o.Dir, name)
 		require.NoError(t, os.WriteFile(file, future, 0o600))
 		_, err = latest(t, o)

@@ -33,7 +33,7 @@ const day = 24 * time.Hour
 
 // maker is a publisher who can also make every mistake.
 type maker struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	keys map[string][]signature.Signer
 
@@ -46,7 +46,7 @@ type maker struct {
 	issued    time.Time
 }
 
-func newMaker(t *testing.T) *maker {
+func newMaker(t testing.TB) *maker {
 	m := &maker{
 		t: t, dir: t.TempDir(), keys: map[string][]signature.Signer{}, issued: today,
 		root: metadata.Root(today.Add(1000 * day)), targets: metadata.Targets(today.Add(300 * day)),
@@ -63,7 +63,7 @@ func newMaker(t *testing.T) *maker {
 	return m
 }
 
-func newKey(t *testing.T) (signature.Signer, *metadata.Key) {
+func newKey(t testing.TB) (signature.Signer, *metadata.Key) {
 	public, private, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
 	signer, err := signature.LoadED25519Signer(private)
@@ -249,7 +249,7 @@ func serve(t *testing.T, dir string) string {
 	return s.URL
 }
 
-func client(t *testing.T) *fetch.Client {
+func client(t testing.TB) *fetch.Client {
 	c, err := fetch.New(fetch.Options{
 		Stall: 200 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 2 * time.Millisecond, Proxy: http.ProxyURL(nil),
 	})

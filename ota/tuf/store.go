@@ -67,14 +67,20 @@ type marks struct {
 	Seen map[string]release.Digest `json:"seen,omitempty"`
 }
 
-// seal puts a checksum before data.
+// seal encodes v as a file of the store: "FORMAT DIGEST\nJSON".
 func seal(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	head := storeFormat + " " + release.Sum(data).String() + "\n"
+	head := storeFormat + " " + checksum([]byte(storeFormat), data) + "\n"
 	return append([]byte(head), data...), nil
+}
+
+// checksum covers the format too: a damaged file must not look like one of the
+// future.
+func checksum(format, data []byte) string {
+	return release.Sum(slices.Concat(format, []byte("\n"), data)).String()
 }
 
 var errDamaged = errors.New("the file is damaged")
@@ -83,7 +89,7 @@ var errDamaged = errors.New("the file is damaged")
 func unseal(file []byte, v any) error {
 	head, data, ok := bytes.Cut(file, []byte("\n"))
 	format, sum, ok2 := bytes.Cut(head, []byte(" "))
-	if !ok || !ok2 || string(sum) != release.Sum(data).String() {
+	if !ok || !ok2 || string(sum) != checksum(format, data) {
 		return errDamaged
 	}
 	if string(format) != storeFormat {
@@ -136,22 +142,20 @@ func loadFile[T any](dir seam.Dir, name string, v *T) error {
 	return dir.Remove(name)
 }
 
-// dropUnreadable drops role files that go-tuf would stumble over for ever
-// (go-tuf issue 781).
+// dropUnreadable drops role files of another type than go-tuf expects under
+// the role's name: it would stumble over them for ever (go-tuf issue 781).
 func (t *trust) dropUnreadable() {
 	maps.DeleteFunc(t.Roles, func(role string, data []byte) bool {
-		return failClosed(func() error {
-			var err error
-			switch role {
-			case metadata.TIMESTAMP:
-				_, err = metadata.Timestamp().FromBytes(data)
-			case metadata.SNAPSHOT:
-				_, err = metadata.Snapshot().FromBytes(data)
-			default:
-				_, err = metadata.Targets().FromBytes(data)
-			}
-			return err
-		}) != nil
+		var file struct {
+			Signed struct {
+				Type string `json:"_type"`
+			} `json:"signed"`
+		}
+		want := metadata.TARGETS
+		if role == metadata.TIMESTAMP || role == metadata.SNAPSHOT {
+			want = role
+		}
+		return json.Unmarshal(data, &file) != nil || file.Signed.Type != want
 	})
 }
 

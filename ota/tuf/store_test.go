@@ -1,6 +1,7 @@
 package tuf
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -51,6 +52,22 @@ func FuzzParseTarget(f *testing.F) {
 		id := release.ID{Product: "p", Variant: "v", Seq: seq}
 		require.Equal(t, name, folder+strings.TrimPrefix(targetName(kindRelease, id), "releases/p/v/"))
 	})
+}
+
+// TestEveryBitCounts: a file with one bit flipped is damaged, and never another
+// file, nor one of the future.
+func TestEveryBitCounts(t *testing.T) {
+	good, err := seal(marks{Generation: 7, Root: 3, Timestamp: 12, Roles: map[string]int64{"targets.json": 4}})
+	require.NoError(t, err)
+	require.NoError(t, unseal(good, &marks{}))
+	for i := range len(good) * 8 {
+		bad := bytes.Clone(good)
+		bad[i/8] ^= 1 << (i % 8)
+		require.ErrorIs(t, unseal(bad, &marks{}), errDamaged, "bit %d", i)
+	}
+	for n := range good {
+		require.ErrorIs(t, unseal(good[:n], &marks{}), errDamaged, "cut at %d", n)
+	}
 }
 
 // TestSeenIsBounded keeps the releases with the highest seqs in mind.

@@ -282,6 +282,9 @@ func TestExpiry(t *testing.T) {
 			built.BuildTime = late
 			_, err = latest(t, built)
 			require.ErrorIs(t, err, tuf.ErrExpired, "older than the program")
+			built.Now = func() time.Time { return late.Add(day) }
+			_, err = latest(t, built)
+			require.ErrorIs(t, err, tuf.ErrExpired, "by the clock, and older than the program")
 
 			_, err = source(t, at(o, late)).Locator(t.Context(), newRelease(1))
 			require.ErrorIs(t, err, tuf.ErrClockUntrusted)
