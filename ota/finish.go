@@ -11,6 +11,7 @@ import (
 // finish goes the way forward from the commit point, from any point of it.
 func (u *Updater) finish(ctx context.Context, t *txState, r *release.Release) error {
 	ctx = context.WithoutCancel(ctx)
+	u.takeOver()
 	for _, p := range activationOrder(t.Parts) {
 		again, err := u.reinstate(ctx, t, r, p)
 		if err != nil {

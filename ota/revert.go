@@ -43,6 +43,9 @@ func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame
 	if t.State != Reverting {
 		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b
 		t.Armed, t.Rearms, t.Elapsed = "", 0, 0
+		if u.fallback && t.By == "" {
+			t.By = "unknown" // the lost record may have named a process
+		}
 		if err := u.save(); err != nil {
 			return err
 		}
@@ -57,6 +60,7 @@ func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame
 // device is as it was, and records that.
 func (u *Updater) revert(ctx context.Context, t *txState) error {
 	ctx = context.WithoutCancel(ctx)
+	u.takeOver()
 	for _, p := range slices.Backward(activationOrder(t.Parts)) {
 		b, c, err := u.reverting(p.Name)
 		if err != nil {

@@ -135,6 +135,17 @@ func (u *Updater) arm() error {
 	return nil
 }
 
+// takeOver feeds the watchdog that an earlier process of this boot may have
+// armed. Where it cannot be armed the way that was begun is gone all the same.
+func (u *Updater) takeOver() {
+	if u.armed {
+		return
+	}
+	if err := u.arm(); err != nil {
+		u.report(Progress{Step: "watchdog", Err: err})
+	}
+}
+
 // kick feeds the watchdog after a bounded step that completed.
 func (u *Updater) kick() {
 	if !u.armed {
