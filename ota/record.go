@@ -135,7 +135,7 @@ func (t *txState) needs(e Effect) bool {
 
 func (t *txState) result() Result {
 	r := Result{
-		Tx: t.ID, State: t.State, From: t.From, To: t.To, Reason: t.Reason,
+		Tx: t.ID, State: t.State, From: t.From, To: t.To, Back: t.Back, Reason: t.Reason,
 		Condemned: t.Blame == blameRelease, Bytes: t.Bytes, Starts: t.Starts, Began: t.Began, Took: t.Took,
 	}
 	return r

@@ -35,6 +35,8 @@ type Result struct {
 	// From ran before, To was tried; From is zero on a new device.
 	From Installed `json:"from"`
 	To   Installed `json:"to"`
+	// Back is whether it is a Rollback to a kept release.
+	Back bool `json:"back,omitempty"`
 	// Reason says why, when the transaction did not end in a commit.
 	Reason string `json:"reason,omitempty"`
 	// Condemned is whether the release will not be tried again by itself.

@@ -316,7 +316,9 @@ func TestRollbackOffline(t *testing.T) {
 				d.Restart()
 				res = update(t, d)
 			}
-			require.Equal(t, uint64(1), opened(t, d).Status().Running.Seq, "%v", res)
+			u = opened(t, d)
+			require.Equal(t, uint64(1), u.Status().Running.Seq, "%v", res)
+			require.True(t, u.History()[2].Back)
 			require.Equal(t, "old", is(t, d))
 			d.Offline(false)
 			d.Restart()
