@@ -153,6 +153,14 @@ func TestContentThatIsWrong(t *testing.T) {
 	require.NoError(t, d.stage("t2", s2))
 }
 
+func TestContentThatIsShort(t *testing.T) {
+	_, s2 := small(t)
+	d := newDevice(t)
+	b := s2.ix.Find("bin/same").Blob
+	s2.blobs[b.Digest] = s2.blobs[b.Digest][:3]
+	require.ErrorIs(t, d.stage("t1", s2), ota.ErrLength)
+}
+
 // TestDamagedFileIsNotShared shares nothing that is not what was signed.
 func TestDamagedFileIsNotShared(t *testing.T) {
 	s1, s2 := small(t)

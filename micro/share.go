@@ -55,12 +55,16 @@ func compareDigest(a, b release.Digest) int { return bytes.Compare(a[:], b[:]) }
 
 // withBlob returns those of files, sorted by digest, that have the content b.
 func withBlob(ix *release.Index, files []int32, b release.Blob) []int32 {
-	lo, _ := slices.BinarySearchFunc(files, b.Digest, func(i int32, d release.Digest) int { return compareDigest(ix.Entries[i].Digest, d) })
-	hi := lo
-	for hi < len(files) && ix.Entries[files[hi]].Digest == b.Digest {
-		hi++
+	first := func(after bool) int {
+		n, _ := slices.BinarySearchFunc(files, b.Digest, func(i int32, d release.Digest) int {
+			if c := compareDigest(ix.Entries[i].Digest, d); c != 0 || !after {
+				return c
+			}
+			return -1
+		})
+		return n
 	}
-	return files[lo:hi]
+	return files[first(false):first(true)]
 }
 
 // maxPlaces bounds how many files of one tree are tried for one blob.
@@ -76,7 +80,10 @@ func (s *source) places(path string, b release.Blob) []string {
 		all = append(all, path)
 	}
 	for _, i := range withBlob(s.ix, s.byBlob, b) {
-		if p := s.ix.Entries[i].Path; p != path && len(all) < maxPlaces {
+		if len(all) == maxPlaces {
+			break
+		}
+		if p := s.ix.Entries[i].Path; p != path {
 			all = append(all, p)
 		}
 	}

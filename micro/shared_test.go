@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -122,12 +124,10 @@ func TestKeptTreeIsVerifiedBeforeUse(t *testing.T) {
 	d.install("t1", s1)
 	d.install("t2", s2)
 	write(t, filepath.Join(d.root, "bin/same"), "evil")
-	want := snapshot(t, d.f.keptPath(s1.c.Digest()))
 	d.activate("t3", s1)
 	got, err := os.ReadFile(filepath.Join(d.root, "bin/same"))
 	require.NoError(t, err)
 	require.Equal(t, "same", string(got))
-	_ = want
 	found, err := d.f.Verify(t.Context(), s1.c, s1)
 	require.NoError(t, err)
 	require.Empty(t, found)
@@ -277,4 +277,41 @@ func TestStartedAtOnce(t *testing.T) {
 	}
 	stop()
 	forks.Wait()
+}
+
+// TestStageWaitsForForks has a fork under way when the files are done: its
+// child may still have them open.
+func TestStageWaitsForForks(t *testing.T) {
+	s, _ := small(t)
+	d := newDevice(t)
+	var forking atomic.Bool
+	finished, synced := make(chan struct{}), make(chan struct{})
+	d.f.before = func(op, path string) error {
+		switch {
+		case op == "finish" && path == d.f.treePath("t1"):
+			close(finished)
+		case op == "sync":
+			if forking.Load() {
+				return errors.New("did not wait")
+			}
+			close(synced)
+		}
+		return nil
+	}
+	forking.Store(true)
+	syscall.ForkLock.Lock()
+	done := make(chan error, 1)
+	go func() { done <- d.stage("t1", s) }()
+	<-finished
+	var err error
+	select {
+	case <-synced:
+	case err = <-done:
+	case <-time.After(50 * time.Millisecond):
+	}
+	forking.Store(false)
+	syscall.ForkLock.Unlock()
+	require.NoError(t, err)
+	<-synced
+	require.NoError(t, <-done)
 }
