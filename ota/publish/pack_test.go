@@ -2,6 +2,7 @@ package publish
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -72,6 +73,34 @@ func TestPackList(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(f.disk.path(pack.Name), data[1:], 0o644))
 	require.Error(t, f.disk.readPack(pack, nil))
+}
+
+// TestOpenPlace: what lies at a place and is not the blob ends in an error, never
+// in io.EOF.
+func TestOpenPlace(t *testing.T) {
+	f := newFixture(t)
+	_, err := f.Release(t.Context(), spec("1", tree{"a": "aaa", "b": "bbb"}.write(t)))
+	require.NoError(t, err)
+	state, err := f.disk.load(nil, start)
+	require.NoError(t, err)
+	all, err := f.disk.listed(state)
+	require.NoError(t, err)
+	pack := all[0].locator.Packs[0]
+	at := map[release.Digest]spot{}
+	require.NoError(t, f.disk.readPack(pack, func(d release.Digest, s spot) { at[d] = s }))
+	a := blobOf([]byte("aaa"))
+	read := func(b release.Blob) error {
+		s := at[a.Digest]
+		r, err := f.disk.openPlace(b, release.Place{Pack: pack.Name, Offset: s.offset, Length: s.length, Codec: s.codec}, nil)
+		require.NoError(t, err)
+		defer r.Close()
+		_, err = io.ReadAll(r)
+		return err
+	}
+	require.NoError(t, read(a))
+	require.ErrorIs(t, read(blobOf([]byte("bbb"))), errBlob, "another blob")
+	require.ErrorIs(t, read(release.Blob{Digest: a.Digest, Size: 2}), errBlob, "too long")
+	require.ErrorIs(t, read(release.Blob{Digest: a.Digest, Size: 4}), errBlob, "too short")
 }
 
 // BenchmarkLongFile publishes a file of 1 GiB, and fails when more is held than

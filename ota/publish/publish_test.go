@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -429,10 +430,14 @@ func TestDamageIsFound(t *testing.T) {
 	for _, path := range files {
 		data, err := os.ReadFile(path)
 		require.NoError(t, err)
-		broken := append([]byte(nil), data...)
-		broken[len(broken)/2] ^= 1
-		require.NoError(t, os.WriteFile(path, broken, 0o644))
-		_, err = f.Verify(t.Context(), nil)
+		for _, i := range []int{0, len(data) / 2, len(data) - 1} {
+			broken := slices.Clone(data)
+			broken[i] ^= 1
+			require.NoError(t, os.WriteFile(path, broken, 0o644))
+			_, damaged := f.Verify(t.Context(), nil)
+			require.True(t, i == 0 || (err != nil) == (damaged != nil), "%s: byte %d", path, i)
+			err = damaged
+		}
 		if err != nil {
 			live++
 		}
