@@ -85,7 +85,7 @@ func (p *part) installed() image {
 // started by nobody; a committed one starts by itself.
 func (p *part) boot(refuse func() bool) {
 	if !p.reboots() {
-		p.stopped = slices.ContainsFunc(slices.Collect(maps.Values(p.works)), func(w work) bool { return w.undo })
+		p.stopped = slices.ContainsFunc(slices.Collect(maps.Values(p.works)), p.onTrial)
 		return
 	}
 	p.booted = p.permanent
@@ -93,6 +93,12 @@ func (p *part) boot(refuse func() bool) {
 		p.booted = p.armed
 	}
 	p.armed = image{}
+}
+
+// onTrial reports whether what is there is what w activated, or a piece of it.
+func (p *part) onTrial(w work) bool {
+	d, whole := p.live.digest()
+	return w.undo && (!whole || d == w.of)
 }
 
 // active is the answer of the part's backend.
