@@ -24,13 +24,11 @@ func (t *trust) adopt(roots []root, anchored func(root) bool) error {
 	}
 	m.Root = newest.Signed.Version
 	t.Roots = nil
-	for i, r := range roots {
+	for _, r := range roots {
 		if !slices.Contains(m.Lineage, r.digest) {
 			m.Lineage = append(m.Lineage, r.digest)
 		}
-		if i > 0 {
-			t.Roots = append(t.Roots, r.data)
-		}
+		t.Roots = append(t.Roots, r.data)
 	}
 	t.recover(newest)
 	return nil

@@ -39,7 +39,7 @@ const (
 // trust is the content of the trust store.
 type trust struct {
 	Marks marks `json:"marks"`
-	// Roots are the verified roots after the pinned one, oldest first.
+	// Roots are the verified roots from the pinned one on, oldest first.
 	Roots [][]byte `json:"roots,omitempty"`
 	// Roles are the verified files of the other roles, by role.
 	Roles map[string][]byte `json:"roles,omitempty"`

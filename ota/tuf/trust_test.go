@@ -202,6 +202,7 @@ func TestFirmwareBringsAnotherRoot(t *testing.T) {
 	m.add(newRelease(1))
 	m.publish()
 	old := m.copyDir()
+	m.publish()
 	o := m.options(m.dir)
 	_, err := latest(t, o)
 	require.NoError(t, err)
@@ -211,6 +212,10 @@ func TestFirmwareBringsAnotherRoot(t *testing.T) {
 	m.rotate(func() {})
 	third, err := os.ReadFile(filepath.Join(m.dir, "metadata", "3.root.json"))
 	require.NoError(t, err)
+	unseen := o
+	unseen.Root, unseen.URL = third, old
+	_, err = latest(t, unseen)
+	require.ErrorIs(t, err, tuf.ErrRollback, "the keys that it knew signed the new root")
 	m.add(newRelease(2))
 	m.publish()
 	for _, pinned := range [][]byte{third, first, third} {
@@ -294,6 +299,10 @@ func TestExpiry(t *testing.T) {
 	o.MaxStale = 2 * day
 	_, err := latest(t, o)
 	require.NoError(t, err, "a medium may be stale for a while")
+	o.URL = serve(t, m.dir)
+	_, err = latest(t, o)
+	require.ErrorIs(t, err, tuf.ErrClockUntrusted, "a server may not")
+	o.URL = m.dir
 	o.Now = func() time.Time { return late.Add(2 * day) }
 	_, err = latest(t, o)
 	require.ErrorIs(t, err, tuf.ErrClockUntrusted)
