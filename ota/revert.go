@@ -111,6 +111,7 @@ func (u *Updater) mend(ctx context.Context, b Backend, p txPart) bool {
 		left, err = r.Repair(ctx, c, u.local())
 		return err
 	})
+	u.kick()
 	return err == nil && len(left) == 0
 }
 
@@ -139,10 +140,14 @@ func (u *Updater) reverting(name string) (Backend, release.Component, error) {
 }
 
 // persist calls one step of a backend until it succeeds, a bounded number of
-// times.
+// times. A try that failed in its time is a step that ended: the device does
+// not hang.
 func (u *Updater) persist(ctx context.Context, step func(context.Context) error) error {
 	for try := 0; ; try++ {
 		err := u.run(ctx, u.opts.StepLimit, step)
+		if u.poison == nil {
+			u.kick()
+		}
 		if err == nil || try == len(retryPauses) || u.poison != nil {
 			return err
 		}
