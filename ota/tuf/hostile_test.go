@@ -1,6 +1,7 @@
 package tuf_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -94,10 +95,8 @@ func TestLookupEndsInTime(t *testing.T) {
 	t.Cleanup(s.Close)
 	o := m.options(s.URL)
 	o.Timeout = 50 * time.Millisecond
-	start := time.Now()
 	_, err := latest(t, o)
-	require.Error(t, err)
-	require.Less(t, time.Since(start), 5*time.Second)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
 // TestHostileFolder: a medium is no more to be trusted than a server.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/release"
@@ -132,7 +133,12 @@ func TestTargetsThatDisagree(t *testing.T) {
 		"product of custom":  func(m *maker) { m.target(m.targets, name, doc(t, newRelease(8)), say(8, "product", "other")) },
 		"kind":               func(m *maker) { m.target(m.targets, name, doc(t, newRelease(8)), say(8, "kind", "locator")) },
 		"custom of no sense": func(m *maker) { m.target(m.targets, name, doc(t, newRelease(8)), say("eight")) },
-		"seq of document":    func(m *maker) { m.target(m.targets, name, doc(t, newRelease(9)), say(8)) },
+		"name":               func(m *maker) { m.target(m.targets, name, doc(t, newRelease(9)), say(9)) },
+		"other digest": func(m *maker) {
+			m.add(newRelease(8))
+			m.targets.Signed.Targets[name].Hashes = metadata.Hashes{"sha512": make([]byte, 64)}
+		},
+		"seq of document": func(m *maker) { m.target(m.targets, name, doc(t, newRelease(9)), say(8)) },
 		"hardware": func(m *maker) {
 			r := newRelease(8)
 			r.Hardware = nil
