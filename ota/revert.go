@@ -43,8 +43,8 @@ func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame
 	if t.State != Reverting {
 		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b
 		t.Armed, t.Rearms, t.Elapsed = "", 0, 0
-		if u.fallback && t.By == "" {
-			t.By = "unknown" // the lost record may have named a process
+		if u.fallback && t.Live == notBegun {
+			t.Live = begun // the lost record may have said so
 		}
 		if err := u.save(); err != nil {
 			return err
