@@ -128,3 +128,24 @@ func TestHostileFolder(t *testing.T) {
 		})
 	}
 }
+
+// TestSignedLengthAboveTheLimit: a publisher's word does not lift the device's
+// own limits.
+func TestSignedLengthAboveTheLimit(t *testing.T) {
+	m := newMaker(t)
+	m.add(newRelease(1))
+	m.publish()
+	file, err := os.Stat(filepath.Join(m.dir, "metadata", "3.targets.json"))
+	require.NoError(t, err)
+	m.snapshot.Signed.Meta["targets.json"].Length = file.Size()
+	m.snapshot.Signed.Version++
+	m.writeSnapshot()
+	m.refresh()
+	o := m.options(m.dir)
+	_, err = latest(t, o)
+	require.NoError(t, err)
+	o = m.options(m.dir)
+	o.Limits.Targets = file.Size() - 1
+	_, err = latest(t, o)
+	require.ErrorIs(t, err, tuf.ErrTooLarge)
+}
