@@ -1,6 +1,7 @@
 package ota
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -98,6 +99,9 @@ func (c *content) isLocal(ctx context.Context, b release.Blob) bool {
 // openRemote opens b in the repository, as a patch to what is here where there
 // is one.
 func (c *content) openRemote(ctx context.Context, b release.Blob) (io.ReadCloser, error) {
+	if b.Size == 0 {
+		return io.NopCloser(newVerified(bytes.NewReader(nil), b)), nil
+	}
 	place, from, err := c.find(ctx, b)
 	if err != nil {
 		return nil, err
@@ -227,6 +231,13 @@ func (c *content) Each(ctx context.Context, blobs []release.Blob, put func(relea
 			return err
 		}
 		if found {
+			continue
+		}
+		if b.Size == 0 { // nothing to ask for
+			v := newVerified(bytes.NewReader(nil), b)
+			if err := c.handed(b, v, put(b, v)); err != nil {
+				return err
+			}
 			continue
 		}
 		place, from, err := c.find(ctx, b)

@@ -195,6 +195,29 @@ func TestEachRefusesWrongBytes(t *testing.T) {
 	require.Greater(t, refused, len(clean)*9/10)
 }
 
+// Nothing is asked for to get an empty blob.
+func TestEmptyBlob(t *testing.T) {
+	content, shelf := stocked(t, 0, some(1)...)
+	puts := 0
+	require.NoError(t, content.Each(t.Context(), []release.Blob{blobOf(nil)}, func(_ release.Blob, r io.Reader) error {
+		puts++
+		data, err := io.ReadAll(r)
+		require.Empty(t, data)
+		return err
+	}))
+	require.Equal(t, 1, puts)
+	r, err := content.Open(t.Context(), blobOf(nil))
+	require.NoError(t, err)
+	_, err = io.ReadAll(r)
+	require.NoError(t, err)
+	require.Empty(t, shelf.requests)
+	wrong := release.Blob{Digest: release.Sum([]byte("x"))}
+	require.ErrorIs(t, content.Each(t.Context(), []release.Blob{wrong}, func(_ release.Blob, r io.Reader) error {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	}), ErrDigest)
+}
+
 // A put that fails, or does not read to the end, ends Each with its reason.
 func TestEachPassesOnWhatPutSays(t *testing.T) {
 	blobs := some(2)
