@@ -1,6 +1,7 @@
 package ota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,23 +109,45 @@ func init() {
 
 // withDefaults checks o and fills in what is zero. The error names the field.
 func (o Options) withDefaults() (Options, error) {
+	if err := o.check(); err != nil {
+		return o, fmt.Errorf("ota: Options.%w", err)
+	}
+	if err := o.durations(); err != nil {
+		return o, fmt.Errorf("ota: Options.%w", err)
+	}
+	o.Trial.Failures = cmp.Or(o.Trial.Failures, 3)
+	o.Trial.Starts = cmp.Or(o.Trial.Starts, 6)
+	o.LockWait = max(cmp.Or(o.LockWait, 10*time.Second), 0)
+	o.Reserve = max(cmp.Or(o.Reserve, 1<<20), 0)
+	return o, nil
+}
+
+func (o *Options) check() error {
 	if o.Dir == "" && o.dir == nil {
-		return o, errors.New("ota: Options.Dir is empty")
+		return errors.New("Dir is empty")
 	}
 	if err := release.CheckID(release.ID{Product: o.Device.Product, Variant: o.Device.Variant, Seq: 1}); err != nil {
-		return o, fmt.Errorf("ota: Options.Device: %w", err)
+		return fmt.Errorf("Device: %w", err)
 	}
 	if len(o.Device.ID) > 128 || len(o.Device.Hardware) > 128 {
-		return o, errors.New("ota: Options.Device: an id is longer than 128 bytes")
+		return errors.New("Device: an id is longer than 128 bytes")
 	}
 	for name, b := range o.Backends {
 		if err := release.CheckName(name); err != nil {
-			return o, fmt.Errorf("ota: Options.Backends: %w", err)
+			return fmt.Errorf("Backends: %w", err)
 		}
 		if b == nil {
-			return o, fmt.Errorf("ota: Options.Backends[%q] is nil", name)
+			return fmt.Errorf("Backends[%q] is nil", name)
 		}
 	}
+	if o.Trial.Failures < 0 || o.Trial.Starts < 0 {
+		return errors.New("Trial: Failures and Starts may not be negative")
+	}
+	return nil
+}
+
+// durations fills in and checks what is a time.
+func (o *Options) durations() error {
 	for _, d := range []struct {
 		field string
 		value *time.Duration
@@ -139,38 +162,15 @@ func (o Options) withDefaults() (Options, error) {
 		{"StageLimit", &o.StageLimit, 24 * time.Hour},
 	} {
 		if *d.value < 0 {
-			return o, fmt.Errorf("ota: Options.%s is negative", d.field)
+			return fmt.Errorf("%s is negative", d.field)
 		}
-		if *d.value == 0 {
-			*d.value = d.zero
-		}
-	}
-	if o.Trial.Failures < 0 || o.Trial.Starts < 0 {
-		return o, errors.New("ota: Options.Trial: Failures and Starts may not be negative")
-	}
-	if o.Trial.Failures == 0 {
-		o.Trial.Failures = 3
-	}
-	if o.Trial.Starts == 0 {
-		o.Trial.Starts = 6
+		*d.value = cmp.Or(*d.value, d.zero)
 	}
 	if o.Trial.Deadline < o.Trial.Soak {
-		return o, errors.New("ota: Options.Trial.Deadline is shorter than Soak")
+		return errors.New("Trial.Deadline is shorter than Soak")
 	}
 	if o.Watchdog != nil && o.WatchdogTimeout <= o.Trial.Timeout+o.Trial.Interval {
-		return o, errors.New("ota: Options.WatchdogTimeout is not longer than Trial.Timeout plus Trial.Interval")
+		return errors.New("WatchdogTimeout is not longer than Trial.Timeout plus Trial.Interval")
 	}
-	switch {
-	case o.LockWait == 0:
-		o.LockWait = 10 * time.Second
-	case o.LockWait < 0:
-		o.LockWait = 0
-	}
-	switch {
-	case o.Reserve == 0:
-		o.Reserve = 1 << 20
-	case o.Reserve < 0:
-		o.Reserve = 0
-	}
-	return o, nil
+	return nil
 }

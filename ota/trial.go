@@ -20,18 +20,60 @@ type verdict struct {
 	condemn bool // a check failed; else time or starts ran out
 }
 
+// proof is what the answers of Health since the last start add up to.
+type proof struct {
+	trial   Trial
+	holds   bool
+	since   time.Duration // uptime of the question from which on health held
+	good    bool          // at least one answer was
+	sick    int           // answers in a row, since one was good
+	lastErr error
+}
+
+// answer takes in the answer to the question asked at that uptime.
+func (p *proof) answer(asked time.Duration, err error) {
+	if err != nil {
+		p.holds, p.lastErr = false, err
+		if p.good {
+			p.sick++
+		}
+		return
+	}
+	if !p.holds {
+		p.since = asked
+	}
+	p.holds, p.good, p.sick = true, true, 0
+}
+
+// soaked is how long health has held at the uptime now.
+func (p *proof) soaked(now time.Duration) time.Duration {
+	if !p.holds {
+		return 0
+	}
+	return now - p.since
+}
+
+// verdict decides at the uptime now, with the running time of the whole trial.
+func (p *proof) verdict(now, elapsed time.Duration) (v verdict, decided bool) {
+	switch {
+	case p.holds && p.soaked(now) >= p.trial.Soak:
+		return verdict{proved: true}, true
+	case p.sick >= p.trial.Failures:
+		return verdict{reason: "unhealthy: " + p.lastErr.Error(), condemn: true}, true
+	case elapsed < p.trial.Deadline:
+		return verdict{}, false
+	case p.lastErr != nil:
+		return verdict{reason: fmt.Sprintf("not healthy for %v within %v: %v", p.trial.Soak, p.trial.Deadline, p.lastErr), condemn: true}, true
+	default:
+		return verdict{reason: fmt.Sprintf("the trial did not end within %v", p.trial.Deadline)}, true
+	}
+}
+
 // prove asks Health until the trial is decided, or until ctx ends, whose error
 // it then returns: the trial stays open.
 func (u *Updater) prove(ctx context.Context, t *txState) (verdict, error) {
-	trial := u.opts.Trial
-	var (
-		last    = u.host.Uptime()
-		saved   = t.Elapsed
-		soaking = time.Duration(-1) // uptime since which health held
-		sick    int                 // answers in a row, once it was good
-		good    bool
-		lastErr error
-	)
+	p := proof{trial: u.opts.Trial}
+	last, saved := u.host.Uptime(), t.Elapsed
 	for {
 		asked := u.host.Uptime()
 		err := u.ask(ctx)
@@ -41,42 +83,19 @@ func (u *Updater) prove(ctx context.Context, t *txState) (verdict, error) {
 		if ctx.Err() != nil {
 			return verdict{}, errors.Join(ctx.Err(), u.saveElapsed(t, &saved, 0))
 		}
-		switch {
-		case err == nil:
-			good, sick = true, 0
-			if soaking < 0 {
-				soaking = asked
-			}
-		default:
-			soaking, lastErr = -1, err
-			if good {
-				sick++
-			}
-		}
 		if !errors.Is(err, errHung) {
 			u.kick()
 		}
-		soaked := time.Duration(0)
-		if soaking >= 0 {
-			soaked = now - soaking
-		}
-		u.report(Progress{Step: "health", Done: int64(soaked), Total: int64(trial.Soak), Err: err})
-		switch {
-		case err == nil && soaked >= trial.Soak:
-			return verdict{proved: true}, nil
-		case sick >= trial.Failures:
-			return verdict{reason: "unhealthy: " + lastErr.Error(), condemn: true}, nil
-		case t.Elapsed >= trial.Deadline && lastErr != nil:
-			return verdict{reason: fmt.Sprintf("not healthy for %v within %v: %v", trial.Soak, trial.Deadline, lastErr), condemn: true}, nil
-		case t.Elapsed >= trial.Deadline:
-			return verdict{reason: fmt.Sprintf("the trial did not end within %v", trial.Deadline)}, nil
+		p.answer(asked, err)
+		u.report(Progress{Step: "health", Done: int64(p.soaked(now)), Total: int64(p.trial.Soak), Err: err})
+		if v, decided := p.verdict(now, t.Elapsed); decided {
+			return v, nil
 		}
 		if err := u.saveElapsed(t, &saved, saveEvery); err != nil {
 			return verdict{}, err
 		}
-		if err := u.host.Sleep(ctx, trial.Interval); err != nil {
-			now := u.host.Uptime()
-			t.Elapsed += now - last
+		if err := u.host.Sleep(ctx, p.trial.Interval); err != nil {
+			t.Elapsed += u.host.Uptime() - last
 			return verdict{}, errors.Join(err, u.saveElapsed(t, &saved, 0))
 		}
 	}
