@@ -25,8 +25,12 @@ func (f *Files) prepare(tx string) error {
 		return err
 	}
 	for _, dir := range []string{f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash), f.path(dirTx, tx)} {
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
-			return explain(err)
+		// One that is there may be younger than the last power cut: the call
+		// that makes the tree durable makes it durable too.
+		if _, err := at.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+			if err := durable.MkdirAll(dir, 0o700); err != nil {
+				return explain(err)
+			}
 		}
 		if err := checkOwn(dir); err != nil {
 			return err
