@@ -20,6 +20,7 @@ const Kind = "simulated"
 type Repo struct {
 	device   ota.Device
 	files    map[string][]byte
+	blobs    Blobs
 	locators map[release.Digest]*release.Locator
 	health   map[release.Digest]Health // by component
 }
@@ -29,6 +30,7 @@ func NewRepo() *Repo {
 	return &Repo{
 		device:   ota.Device{ID: "simulated", Product: "sim", Variant: "model", Hardware: "none"},
 		files:    map[string][]byte{},
+		blobs:    Blobs{},
 		locators: map[release.Digest]*release.Locator{},
 		health:   map[release.Digest]Health{},
 	}
@@ -70,6 +72,9 @@ func (r *Repo) Add(seq uint64, h Health, contents ...Content) *release.Release {
 	return rel
 }
 
+// Blobs returns the content of all releases, with their indexes.
+func (r *Repo) Blobs() Blobs { return r.blobs }
+
 // newComponent returns a component with its index and its two files.
 func newComponent(c Content) (release.Component, [][]byte) {
 	files := c.Files()
@@ -91,6 +96,7 @@ func blobOf(data []byte) release.Blob {
 
 // store writes the pack, the table and the locator of a release.
 func (r *Repo) store(rel *release.Release, blobs [][]byte) {
+	r.blobs.Add(blobs...)
 	var pack bytes.Buffer
 	var rows []release.TableRow
 	seen := map[release.Digest]bool{}
