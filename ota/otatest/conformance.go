@@ -237,7 +237,7 @@ func (s *bench) revert(tx ota.TxID, n int) {
 	s.Helper()
 	before := s.active()
 	s.must(s.b.Revert(s.Context(), tx, s.Component(n)), "Revert")
-	if s.effect == ota.NeedsReboot && before.Is(s.Component(n).Digest()) {
+	if s.effect == ota.NeedsRestart || before.Is(s.Component(n).Digest()) {
 		s.reboot()
 	}
 }
