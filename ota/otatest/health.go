@@ -33,6 +33,11 @@ func Sick() Health { return Health{Bad: true, answer: func(int) error { return e
 // HealthyThenSick releases are healthy for the first n questions only.
 func HealthyThenSick(n int) Health { return thenFrom(n, nil, errSick, true) }
 
+// HealthyUntilProved releases are healthy for the first n questions only, and
+// may be kept all the same: whoever asked often enough has no reason to ask
+// again.
+func HealthyUntilProved(n int) Health { return thenFrom(n, nil, errSick, false) }
+
 // SickThenHealthy releases are slow to start: they are healthy from question
 // n+1 on.
 func SickThenHealthy(n int) Health { return thenFrom(n, errSick, nil, false) }
