@@ -68,9 +68,10 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 		}
 		u.report(Progress{Step: "revert", Component: p.Name})
 		revert := func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }
-		err = u.persist(ctx, revert)
-		if err != nil && u.mend(ctx, b, p) {
-			err = u.run(ctx, u.opts.StepLimit, revert)
+		err = u.run(ctx, u.opts.StepLimit, revert)
+		if err != nil && u.poison == nil {
+			u.mend(ctx, b, p)
+			err = u.persist(ctx, revert)
 		}
 		if err != nil {
 			return u.stuck(t, false, fmt.Errorf("cannot revert %s: %w", p.Name, err))
@@ -88,31 +89,31 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 }
 
 // mend repairs the old component from the local copy, for a Revert that
-// brought it back but found it damaged. It reports whether it is whole now.
-func (u *Updater) mend(ctx context.Context, b Backend, p txPart) bool {
+// brought it back but found it damaged. Whether it helped shows the next
+// Revert.
+func (u *Updater) mend(ctx context.Context, b Backend, p txPart) {
 	r, ok := b.(Repairer)
-	if !ok || u.poison != nil {
-		return false
+	if !ok {
+		return
 	}
 	a, err := u.active(ctx, p.Name)
 	if err != nil || !a.Is(p.Before.Digest) {
-		return false
+		return
 	}
 	old, ok := u.rec.part(p.Name, p.Before.Digest)
 	if !ok {
-		return false
+		return
 	}
 	c, err := u.installedComponent(old)
 	if err != nil {
-		return false
+		return
 	}
-	var left []Damage
 	err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
-		left, err = r.Repair(ctx, c, u.local())
+		_, err := r.Repair(ctx, c, u.local())
 		return err
 	})
+	u.report(Progress{Step: "repair", Component: p.Name, Err: err})
 	u.kick()
-	return err == nil && len(left) == 0
 }
 
 // activationOrder returns the parts that change: first those that need a
