@@ -5,13 +5,15 @@ package micro
 import (
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota"
 )
 
@@ -19,8 +21,10 @@ import (
 // files that every machine has that runs this test.
 func goSources(t testing.TB, dir string, folders ...string) {
 	t.Helper()
+	root, err := exec.Command(testneeds.Program(t, "go"), "env", "GOROOT").Output()
+	require.NoError(t, err)
 	for _, folder := range folders {
-		from := filepath.Join(runtime.GOROOT(), "src", folder)
+		from := filepath.Join(strings.TrimSpace(string(root)), "src", folder)
 		require.NoError(t, os.CopyFS(filepath.Join(dir, folder), os.DirFS(from)))
 	}
 }

@@ -248,7 +248,7 @@ func (w *worker) hasContent(tree *at.Tree, path string, b release.Blob) (bool, e
 // are closed by now, and forks that begin later do not have them.
 func settleForks() {
 	syscall.ForkLock.RLock()
-	syscall.ForkLock.RUnlock() //nolint:staticcheck // the wait is the purpose
+	defer syscall.ForkLock.RUnlock()
 }
 
 // linkFrom makes path a second name of the file p of src, if it is e in all

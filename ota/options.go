@@ -110,10 +110,10 @@ func init() {
 // withDefaults checks o and fills in what is zero. The error names the field.
 func (o Options) withDefaults() (Options, error) {
 	if err := o.check(); err != nil {
-		return o, fmt.Errorf("ota: Options.%w", err)
+		return o, fmt.Errorf("ota: options: %w", err)
 	}
 	if err := o.durations(); err != nil {
-		return o, fmt.Errorf("ota: Options.%w", err)
+		return o, fmt.Errorf("ota: options: %w", err)
 	}
 	o.Trial.Failures = cmp.Or(o.Trial.Failures, 3)
 	o.Trial.Starts = cmp.Or(o.Trial.Starts, 6)
@@ -124,24 +124,24 @@ func (o Options) withDefaults() (Options, error) {
 
 func (o *Options) check() error {
 	if o.Dir == "" && o.dir == nil {
-		return errors.New("Dir is empty")
+		return errors.New("field Dir is empty")
 	}
 	if err := release.CheckID(release.ID{Product: o.Device.Product, Variant: o.Device.Variant, Seq: 1}); err != nil {
-		return fmt.Errorf("Device: %w", err)
+		return fmt.Errorf("field Device: %w", err)
 	}
 	if len(o.Device.ID) > 128 || len(o.Device.Hardware) > 128 {
-		return errors.New("Device: an id is longer than 128 bytes")
+		return errors.New("field Device: an id is longer than 128 bytes")
 	}
 	for name, b := range o.Backends {
 		if err := release.CheckName(name); err != nil {
-			return fmt.Errorf("Backends: %w", err)
+			return fmt.Errorf("field Backends: %w", err)
 		}
 		if b == nil {
-			return fmt.Errorf("Backends[%q] is nil", name)
+			return fmt.Errorf("field Backends[%q] is nil", name)
 		}
 	}
 	if o.Trial.Failures < 0 || o.Trial.Starts < 0 {
-		return errors.New("Trial: Failures and Starts may not be negative")
+		return errors.New("field Trial: Failures and Starts may not be negative")
 	}
 	return nil
 }
@@ -162,15 +162,15 @@ func (o *Options) durations() error {
 		{"StageLimit", &o.StageLimit, 24 * time.Hour},
 	} {
 		if *d.value < 0 {
-			return fmt.Errorf("%s is negative", d.field)
+			return fmt.Errorf("field %s is negative", d.field)
 		}
 		*d.value = cmp.Or(*d.value, d.zero)
 	}
 	if o.Trial.Deadline < o.Trial.Soak {
-		return errors.New("Trial.Deadline is shorter than Soak")
+		return errors.New("field Trial.Deadline is shorter than Soak")
 	}
 	if o.Watchdog != nil && o.WatchdogTimeout <= o.Trial.Timeout+o.Trial.Interval {
-		return errors.New("WatchdogTimeout is not longer than Trial.Timeout plus Trial.Interval")
+		return errors.New("field WatchdogTimeout is not longer than Trial.Timeout plus Trial.Interval")
 	}
 	return nil
 }
