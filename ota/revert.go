@@ -70,6 +70,7 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 		revert := func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }
 		err = u.run(ctx, u.opts.StepLimit, revert)
 		if err != nil && u.poison == nil {
+			u.kick()
 			u.mend(ctx, b, p)
 			err = u.persist(ctx, revert)
 		}
