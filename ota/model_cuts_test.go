@@ -111,7 +111,7 @@ func enumerate(t *testing.T, sc scenario, total *tally) {
 	steps := try(t, smooth, w, w.device, total)
 	for n := 1; n <= steps; n++ {
 		for i, first := range []otatest.Fault{otatest.PowerCut, otatest.Kill, otatest.Fail} {
-			if testing.Short() && n%3 != i {
+			if !tried(sc, n, i) {
 				continue
 			}
 			left := try(t, sc, w, w.device, total, fault{n, first})
@@ -122,24 +122,28 @@ func enumerate(t *testing.T, sc scenario, total *tally) {
 	}
 }
 
-// pairs puts a second fault on the left steps after the first. Which pairs are
-// tried follows from their numbers alone.
+// tried says whether a fault of the kind i is put on step n: every power cut,
+// and every fault in scenarios of one part; else the kinds take turns.
+func tried(sc scenario, n, i int) bool {
+	switch {
+	case full():
+		return true
+	case testing.Short():
+		return n%3 == i
+	default:
+		return i == 0 || len(sc.parts) == 1 || n%3 == i
+	}
+}
+
+// pairs puts a second fault on the left steps after the first.
 func pairs(t *testing.T, sc scenario, w *world, first fault, left int, total *tally) {
 	if sc.hangs {
 		return
 	}
-	one := 1 // of how many pairs one is tried
-	switch {
-	case full():
-	case testing.Short():
-		one = 101
-	case len(sc.parts) > 1:
-		one = 29
-	}
 	var after *otatest.Device
 	for m := 1; m <= left; m++ {
 		for i, second := range []otatest.Fault{otatest.PowerCut, otatest.Kill} {
-			if (3*first.n+5*m+i+len(first.what))%one != 0 {
+			if !paired(sc, first, m, i) {
 				continue
 			}
 			if after == nil {
@@ -148,6 +152,25 @@ func pairs(t *testing.T, sc scenario, w *world, first fault, left int, total *ta
 			try(t, sc, w, after, total, first, fault{m, second})
 		}
 	}
+}
+
+// paired says whether a fault of the kind i on step m follows the first: every
+// power cut a power cut in scenarios of one part whose boot loader refuses
+// nothing; else one pair in many, which follows from the numbers alone.
+func paired(sc scenario, first fault, m, i int) bool {
+	many := 199
+	switch {
+	case full():
+		return true
+	case testing.Short():
+	case len(sc.parts) == 1 && sc.refuse == 0:
+		if first.what == otatest.PowerCut && i == 0 {
+			return true
+		}
+	case len(sc.parts) == 1:
+		many = 17
+	}
+	return (3*first.n+5*m+i+len(first.what))%many == 0
 }
 
 // fault is one fault, at the nth step from a start.
