@@ -21,10 +21,9 @@ import (
 // What is checked here is read from the device itself: the bytes that run. It
 // has no code in common with the engine.
 
-// PAWL_MODEL=full has every pair of power cuts and kills tried in every
-// scenario: some minutes. Without it all pairs are tried in scenarios of one
-// part, and one in some in the others, over which the kinds of fault take
-// turns. With -short the steps are fewer, too.
+// PAWL_MODEL=full has every fault and every pair of power cuts tried in every
+// scenario: many minutes. What is left out without it, and with -short, is said
+// by tried and paired.
 const fullModel = "PAWL_MODEL"
 
 // scenario is one thing that a device goes through.
