@@ -61,8 +61,8 @@ type Journal struct {
 type Found struct {
 	// Body is the newest record that is whole; nil when there is none.
 	Body []byte
-	// Fallback is set when a file was damaged: the record lost may have been
-	// one step further than Body.
+	// Fallback is set when a file was damaged or is missing: the record lost
+	// may have been one step further than Body.
 	Fallback bool
 	// Notes say what was damaged, for a person.
 	Notes []string
@@ -72,9 +72,11 @@ type Found struct {
 func Open(dir Dir) (*Journal, Found, error) {
 	j := &Journal{dir: dir}
 	var found Found
+	missing := ""
 	for _, name := range names {
 		data, err := dir.ReadFile(name, maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
+			missing = name
 			continue
 		}
 		if err != nil && passing(err) {
@@ -92,6 +94,11 @@ func Open(dir Dir) (*Journal, Found, error) {
 		if found.Body == nil || generation > j.generation {
 			j.generation, found.Body = generation, body
 		}
+	}
+	// From the second record on there are two files.
+	if missing != "" && j.generation > 1 {
+		found.Fallback = true
+		found.Notes = append(found.Notes, missing+": it is missing")
 	}
 	return j, found, nil
 }

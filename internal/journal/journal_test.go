@@ -101,6 +101,22 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// A file that is gone may have held the newest record.
+func TestMissing(t *testing.T) {
+	for i := range names {
+		m := written(t, "one", "two", "three")
+		delete(m.files, names[i])
+		_, found, err := Open(m)
+		require.NoError(t, err)
+		require.True(t, found.Fallback)
+		require.NotEmpty(t, found.Notes)
+		require.Equal(t, []string{"three", "two"}[i], string(found.Body))
+	}
+	_, found, err := Open(written(t, "one"))
+	require.NoError(t, err)
+	require.False(t, found.Fallback, "the first record is alone")
+}
+
 func TestBothDamaged(t *testing.T) {
 	m := written(t, "one", "two")
 	m.files[names[0]], m.files[names[1]] = make([]byte, 100), nil
