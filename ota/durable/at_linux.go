@@ -1,7 +1,6 @@
 package durable
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,13 +25,7 @@ func RenameAt(oldDir *os.File, oldName string, newDir *os.File, newName string) 
 
 // ExchangeAt is [Exchange] between two opened folders.
 func ExchangeAt(aDir *os.File, aName string, bDir *os.File, bName string) error {
-	err := renamedAt("exchange", aDir, aName, bDir, bName, unix.RENAME_EXCHANGE)
-	for _, cannot := range []error{unix.ENOSYS, unix.EINVAL, unix.EXDEV, unix.EBUSY, unix.EOPNOTSUPP} {
-		if errors.Is(err, cannot) {
-			return fmt.Errorf("%w: %w", ErrNoExchange, err)
-		}
-	}
-	return err
+	return noExchange(renamedAt("exchange", aDir, aName, bDir, bName, unix.RENAME_EXCHANGE))
 }
 
 func renamedAt(op string, oldDir *os.File, oldName string, newDir *os.File, newName string, flags uint) error {

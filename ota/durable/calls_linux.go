@@ -14,7 +14,12 @@ func renameNew(oldpath, newpath string) error {
 }
 
 func exchange(a, b string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+	return noExchange(unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE))
+}
+
+// noExchange tells the answers of a kernel or a file system that cannot from
+// all others.
+func noExchange(err error) error {
 	for _, cannot := range []error{unix.ENOSYS, unix.EINVAL, unix.EXDEV, unix.EBUSY, unix.EOPNOTSUPP} {
 		if errors.Is(err, cannot) {
 			return fmt.Errorf("%w: %w", ErrNoExchange, err)

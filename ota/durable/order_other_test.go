@@ -1,0 +1,5 @@
+//go:build !linux
+
+package durable
+
+func allPrimitives() []primitive { return primitives }
