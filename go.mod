@@ -12,12 +12,11 @@ require (
 	github.com/sigstore/sigstore v1.10.6
 	github.com/stretchr/testify v1.12.1
 	github.com/theupdateframework/go-tuf/v2 v2.4.2
+	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	golang.org/x/time v0.16.0
 )
-
-require go.yaml.in/yaml/v3 v3.0.5
 
 require (
 	filippo.io/hpke v0.4.0 // indirect
