@@ -123,6 +123,8 @@ func besides(live, restart, reboot ota.Effect) []scenario {
 		{name: "one part stays/sick", parts: mixed, health: otatest.Sick(), same: true, from: 1, want: 1, may: one},
 		{name: "slow start", parts: mixed, health: otatest.SickThenHealthy(9), from: 1, want: 2, may: two},
 		{name: "never asked again", parts: mixed, health: otatest.HealthyUntilProved(4), from: 1, want: 2, may: []int{1, 2}},
+		{name: "crash loop", parts: effects(live, restart), health: otatest.Crashing(false), from: 1, want: 1, may: one, endless: true},
+		{name: "panic loop", parts: effects(live, restart), health: otatest.Crashing(true), from: 1, want: 1, may: one, endless: true},
 		{name: "flaky", parts: mixed, health: otatest.Flaky(3), from: 1, want: 1, may: one},
 		{name: "way back", parts: mixed, health: healthy, drive: byRollback, from: 2, want: 1, may: one},
 		{name: "way back/one part stays", parts: mixed, health: healthy, same: true, drive: byRollback, from: 2, want: 1, may: one},

@@ -55,7 +55,7 @@ var mutants = []mutant{
 	{"a failed release is not remembered", "revert.go",
 		"if t.Blame != blameNone && !t.Back {", "if false {"},
 	{"past the commit point nothing is activated again", "finish.go",
-		"if err != nil || a.Is(p.Digest) {", "if err != nil || u != nil {"},
+		"if err != nil || a.Is(p.Digest) {", "if err != nil || a.Is(p.Digest) || u != nil {"},
 	{"whatever the trial shows, it is kept", "switch.go",
 		"if !v.proved {", "if false {"},
 	{"a lost record was not one further", "revert.go",

@@ -22,7 +22,19 @@ var (
 	errSick = errors.New("sick")
 	errHang = errors.New("hang") // do not answer until the context ends
 	errDeaf = errors.New("deaf") // do not answer at all
+	// errCrash and errPanic are the end of the process and of the boot.
+	errCrash = errors.New("crash")
+	errPanic = errors.New("panic")
 )
+
+// Crashing releases end the process with their first answer, and those that
+// panic the boot: neither ever says that it is sick.
+func Crashing(panics bool) Health {
+	if panics {
+		return Health{Bad: true, answer: func(int) error { return errPanic }}
+	}
+	return Health{Bad: true, answer: func(int) error { return errCrash }}
+}
 
 // Healthy releases always are.
 func Healthy() Health { return Health{answer: func(int) error { return nil }} }
@@ -77,7 +89,15 @@ func (p *process) health(ctx context.Context) error {
 		return err
 	}
 	var worst error
-	if err := p.look(func(s *state) { worst = s.health(p.d.repo) }); err != nil {
+	if err := p.look(func(s *state) {
+		worst = s.health(p.d.repo)
+		switch {
+		case errors.Is(worst, errCrash):
+			p.d.end()
+		case errors.Is(worst, errPanic):
+			p.d.powerOff()
+		}
+	}); err != nil {
 		return err
 	}
 	if !errors.Is(worst, errHang) && !errors.Is(worst, errDeaf) {
