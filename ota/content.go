@@ -367,7 +367,7 @@ func (c *content) putPiece(p piece, stored io.Reader, put func(release.Blob, io.
 	if err != nil {
 		return errors.Join(err, f.Abort())
 	}
-	return f.Place()
+	return c.u.place(f, p.blob)
 }
 
 // handed checks what put did with the reader that it was given.

@@ -79,9 +79,8 @@ type txState struct {
 	// replaced.
 	By string `json:"by,omitempty"`
 	// Seen is the last process that Resume counted.
-	Seen     string `json:"seen,omitempty"`
-	SeenBoot string `json:"seenBoot,omitempty"`
-	Starts   int    `json:"starts,omitempty"`
+	Seen   string `json:"seen,omitempty"`
+	Starts int    `json:"starts,omitempty"`
 	// Rearms counts boots asked for after the commit point, or in a revert.
 	Rearms int `json:"rearms,omitempty"`
 	// Forward is the way that a stuck transaction was going, Tries how often.

@@ -1,6 +1,7 @@
 package ota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,9 @@ import (
 //	trial       other           all new             count a start; activate again; trial goes on
 //	trial       other           live ones not new   count a start; activate again; trial goes on
 //	trial       start budget    any                 back, not condemned
+//	trial       other           cannot be told      an error, until a trial's time is over; then back
 //	trial       record lost     all can go back     as above
-//	trial       record lost     one can not         forward: it may have been committing
+//	trial       record lost     one can not         forward, if it was in effect: it may have been committing
 //	committing  any             all new             forward
 //	committing  any             a rebooting is old  arm again, needs a reboot; after 3 boots stuck
 //	committing  any             another is not new  activate again, forward
@@ -79,17 +81,16 @@ func (u *Updater) resume(ctx context.Context) (Result, error) {
 // settleIdle finds out what runs where the journal was lost, and drops what
 // ended transactions left behind.
 func (u *Updater) settleIdle(ctx context.Context) error {
+	if u.lost {
+		// What open transactions set aside may be the only way back: it stays
+		// until a later release is committed.
+		u.lost = false
+		return u.rediscover(ctx)
+	}
 	if u.fallback {
-		if u.rec.Running == nil {
-			if err := u.rediscover(ctx); err != nil {
-				return err
-			}
-		}
 		u.rec.Owed = true // by a transaction that the lost record may have begun
 	}
-	if u.rec.Owed {
-		u.tidy(ctx)
-	}
+	u.tidyOwed(ctx)
 	return nil
 }
 
@@ -141,11 +142,12 @@ func (u *Updater) outcome() Result {
 // resumeBlind settles a transaction whose release document was lost: back as
 // far as the backends know the way by themselves.
 func (u *Updater) resumeBlind(ctx context.Context, t *txState, cause error) (Result, error) {
-	forward := t.State == Committing || t.State == Stuck && t.Forward
-	var err error
-	if forward {
+	err := u.stillStuck(t)
+	switch {
+	case err != nil:
+	case t.State == Committing:
 		err = u.stuck(t, true, cause)
-	} else {
+	default:
 		err = u.takeBack(ctx, t, cause.Error(), blameCut, errTakenBack)
 	}
 	if errors.Is(err, ErrRebootPending) || errors.Is(err, errTakenBack) {
@@ -171,18 +173,30 @@ func (u *Updater) settle(ctx context.Context, t *txState) error {
 	case Committing, Reverting:
 		return u.goOn(ctx, t)
 	case Stuck:
-		if u.tried && u.host.Uptime() < u.retryAt {
-			return fmt.Errorf("%w: %s", ErrStuck, t.Reason)
-		}
-		u.tried = true
-		t.State = Reverting
-		if t.Forward {
-			t.State = Committing
+		if err := u.stillStuck(t); err != nil {
+			return err
 		}
 		return u.goOn(ctx, t)
 	default:
 		return fmt.Errorf("%w: state %q", ErrJournal, t.State)
 	}
+}
+
+// stillStuck returns ErrStuck while it is too early for another try, and else
+// gives a stuck transaction the state of the way that it was going.
+func (u *Updater) stillStuck(t *txState) error {
+	if t.State != Stuck {
+		return nil
+	}
+	if u.tried && u.host.Uptime() < u.retryAt {
+		return fmt.Errorf("%w: %s", ErrStuck, t.Reason)
+	}
+	u.tried = true
+	t.State = Reverting
+	if t.Forward {
+		t.State = Committing
+	}
+	return nil
 }
 
 // goOn goes the recorded way to its end.
@@ -197,7 +211,8 @@ func (u *Updater) goOn(ctx context.Context, t *txState) error {
 }
 
 func (u *Updater) settleTrial(ctx context.Context, t *txState) error {
-	if u.fallback {
+	// Only a trial that was in effect can have been committing.
+	if u.fallback && t.Live == done && t.Armed != u.boot {
 		sure, err := u.canRevert(ctx, t)
 		if err != nil {
 			return err
@@ -210,8 +225,13 @@ func (u *Updater) settleTrial(ctx context.Context, t *txState) error {
 			return u.finish(ctx, t, u.rel)
 		}
 	}
-	if t.Seen == u.process || t.Armed == u.boot {
+	if u.brought || t.Armed == u.boot {
 		return nil
+	}
+	if t.Seen != u.process {
+		if err := u.countStart(ctx, t); err != nil {
+			return err
+		}
 	}
 	return u.start(ctx, t)
 }
@@ -238,42 +258,60 @@ func (u *Updater) canRevert(ctx context.Context, t *txState) (sure bool, err err
 	return true, nil
 }
 
-// start counts a process that found the trial open, and brings everything into
-// effect that this boot did not bring up by itself.
-func (u *Updater) start(ctx context.Context, t *txState) error {
-	refused, replaces, err := u.look(ctx, t)
-	if err != nil {
-		return err
-	}
-	if refused != "" {
-		return u.takeBack(ctx, t, refused, blameCut, errTakenBack)
-	}
+// countStart counts a process that found the trial open, whatever becomes of
+// it then.
+func (u *Updater) countStart(ctx context.Context, t *txState) error {
 	if t.Starts >= u.opts.Trial.Starts {
 		reason := fmt.Sprintf("%d starts did not end the trial", t.Starts)
 		return u.takeBack(ctx, t, reason, blameCut, errTakenBack)
 	}
-	if err := u.arm(); err != nil {
-		return err
-	}
 	t.Starts++
-	t.Seen, t.SeenBoot = u.process, u.boot
-	if t.Live == notBegun {
-		t.Live = begun
+	t.Seen = u.process
+	return u.save()
+}
+
+// start brings everything into effect that this boot did not bring up by
+// itself.
+func (u *Updater) start(ctx context.Context, t *txState) error {
+	refused, replaces, err := u.look(ctx, t)
+	if err != nil {
+		return u.waitForAnswer(ctx, t, err)
 	}
-	if replaces {
-		t.By = u.process
+	if refused != "" {
+		return u.takeBack(ctx, t, refused, blameCut, errTakenBack)
 	}
-	if err := u.save(); err != nil {
-		return err
+	u.takeOver()
+	if t.Live == notBegun || replaces {
+		t.Live = cmp.Or(t.Live, begun)
+		if replaces {
+			t.By = u.process
+		}
+		if err := u.save(); err != nil {
+			return err
+		}
 	}
 	if err := u.activateParts(ctx, t, u.rel, notReboot); err != nil {
 		return u.takeBack(ctx, t, "cannot activate after a start: "+err.Error(), blameCut, errors.Join(errTakenBack, err))
 	}
+	u.brought = true
 	if t.Live == done {
 		return nil
 	}
 	t.Live = done
 	return u.save()
+}
+
+// waitForAnswer gives a process that cannot find out what runs the time of one
+// trial, over its calls of Resume, before everything is taken back.
+func (u *Updater) waitForAnswer(ctx context.Context, t *txState, cause error) error {
+	now := u.host.Uptime()
+	if u.silent == nil {
+		u.silent = &now
+	}
+	if now-*u.silent < u.opts.Trial.Deadline {
+		return cause
+	}
+	return u.takeBack(ctx, t, cause.Error(), blameCut, errTakenBack)
 }
 
 // look asks the device whether everything that this process or boot should

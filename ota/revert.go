@@ -72,7 +72,9 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 		if err != nil && u.poison == nil {
 			u.kick()
 			u.mend(ctx, b, p)
-			err = u.persist(ctx, revert)
+			if u.poison == nil {
+				err = u.persist(ctx, revert)
+			}
 		}
 		if err != nil {
 			return u.stuck(t, false, fmt.Errorf("cannot revert %s: %w", p.Name, err))
@@ -165,6 +167,9 @@ func (u *Updater) persist(ctx context.Context, step func(context.Context) error)
 // still takes a boot.
 func (u *Updater) allOld(ctx context.Context, t *txState) (reboot bool, err error) {
 	for _, p := range t.Parts {
+		if p.Same {
+			continue // it was left alone
+		}
 		a, err := u.active(ctx, p.Name)
 		switch {
 		case err != nil:
@@ -268,7 +273,7 @@ func (u *Updater) end(t *txState, r Result) Result {
 // close makes the end of a transaction durable, and then drops what it leaves
 // behind.
 func (u *Updater) close(ctx context.Context, r Result) error {
-	u.rec.Owed, u.rel = true, nil
+	u.rec.Owed, u.rel, u.brought, u.silent = true, nil, false, nil
 	if u.rec.Tx != nil { // an older one that is stuck is open again
 		u.rel, _ = u.document(u.rec.Tx.To.Digest)
 	}

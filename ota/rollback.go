@@ -9,8 +9,8 @@ import (
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-// Rollback goes back from a committed release to one that was kept: the one
-// with the given seq, or with 0 the one before. It is a transaction of its
+// Rollback goes from a committed release to one that was kept: the one with
+// the given seq, or with 0 the newest below the running one. It is a transaction of its
 // own, with a trial, whose content is on the device: no network is used. The
 // release that it leaves is held back from then on.
 //
@@ -31,7 +31,7 @@ func (u *Updater) Rollback(ctx context.Context, seq uint64) (Result, error) {
 	if err := u.mayBegin(); err != nil {
 		return u.outcome(), err
 	}
-	k, err := u.rec.kept(seq)
+	k, err := u.rec.goBackTo(seq)
 	if err != nil {
 		return u.outcome(), err
 	}
@@ -47,6 +47,7 @@ func (u *Updater) Rollback(ctx context.Context, seq uint64) (Result, error) {
 			return u.outcome(), err
 		}
 	}
+	u.tidyOwed(ctx)
 	u.ended = nil
 	if _, err := u.begin(ctx, r, txState{Back: true}); err != nil {
 		return u.outcome(), err
@@ -70,12 +71,20 @@ func (u *Updater) abandon(ctx context.Context, t *txState, seq uint64) (Result, 
 	return u.outcome(), err
 }
 
-// kept returns the kept release with the given seq, or the newest one for 0.
-func (rec *record) kept(seq uint64) (running, error) {
+// goBackTo returns the kept release with the given seq, and for 0 the newest one
+// below the running one.
+func (rec *record) goBackTo(seq uint64) (running, error) {
+	var best running
 	for _, k := range rec.Kept {
-		if seq == 0 || k.Seq == seq {
+		if k.Seq == seq {
 			return k, nil
 		}
+		if seq == 0 && rec.Running != nil && k.Seq < rec.Running.Seq && k.Seq > best.Seq {
+			best = k
+		}
+	}
+	if best.Seq != 0 {
+		return best, nil
 	}
 	if seq == 0 {
 		return running{}, ErrNothingKept

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 
+	"github.com/pawl-ota/pawl/internal/seam"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -36,6 +38,9 @@ func (t *Tx) Stage(ctx context.Context) error {
 
 func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) error {
 	err := u.stageAll(ctx, t, r)
+	if errors.Is(err, fs.ErrNotExist) && !t.Back && u.relocate(ctx, t, r) == nil {
+		err = u.stageAll(ctx, t, r) // the repository was packed anew meanwhile
+	}
 	t.Bytes += u.taken()
 	if err != nil {
 		return fmt.Errorf("cannot stage %s: %w", t.To, err)
@@ -49,7 +54,7 @@ func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) err
 }
 
 func (u *Updater) stageAll(ctx context.Context, t *txState, r *release.Release) error {
-	c, err := u.contentOf(t)
+	c, err := u.contentOf(ctx, t, r)
 	if err != nil {
 		return err
 	}
@@ -64,14 +69,14 @@ func (u *Updater) stageAll(ctx context.Context, t *txState, r *release.Release) 
 			return fmt.Errorf("%s: %w", t.Parts[i].Name, err)
 		}
 	}
-	if err := u.dir.Sync(); err != nil {
-		return fmt.Errorf("cannot make the local copy durable: %w", err)
+	if err := u.syncPlaced(); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
 
 // contentOf returns where the content of t comes from.
-func (u *Updater) contentOf(t *txState) (*content, error) {
+func (u *Updater) contentOf(ctx context.Context, t *txState, r *release.Release) (*content, error) {
 	c := &content{u: u}
 	if t.Back {
 		return c, nil
@@ -81,13 +86,28 @@ func (u *Updater) contentOf(t *txState) (*content, error) {
 	}
 	data, err := u.store().get(t.Locator, release.MaxLocator)
 	if err != nil {
-		return nil, err
+		if err := u.relocate(ctx, t, r); err != nil {
+			return nil, err
+		}
+		if data, err = u.store().get(t.Locator, release.MaxLocator); err != nil {
+			return nil, err
+		}
 	}
 	if c.locator, err = release.ParseLocator(data); err != nil {
 		return nil, err
 	}
 	c.source = u.opts.Source
 	return c, nil
+}
+
+// relocate asks the source again where the content of an open transaction is.
+func (u *Updater) relocate(ctx context.Context, t *txState, r *release.Release) error {
+	d, err := u.locate(ctx, r)
+	if err != nil || d == t.Locator {
+		return err
+	}
+	t.Locator = d
+	return u.save()
 }
 
 // local returns content that uses nothing but the device.
@@ -122,7 +142,29 @@ func (u *Updater) keepBlob(ctx context.Context, c *content, b release.Blob) (err
 	if _, err := io.Copy(f, r); err != nil {
 		return errors.Join(err, f.Abort())
 	}
+	return u.place(f, b)
+}
+
+// place gives a kept blob its name, to be made durable by syncPlaced.
+func (u *Updater) place(f seam.File, b release.Blob) error {
+	u.placed = append(u.placed, u.store().name(b.Digest))
 	return f.Place()
+}
+
+// syncPlaced makes durable what was placed. When that fails nobody knows what
+// of it the disk holds, although it reads well: it is dropped, to be written
+// anew.
+func (u *Updater) syncPlaced() error {
+	placed := u.placed
+	u.placed = nil
+	err := u.dir.Sync()
+	if err == nil {
+		return nil
+	}
+	for _, name := range placed {
+		err = errors.Join(err, u.dir.Remove(name))
+	}
+	return fmt.Errorf("cannot make the local copy durable: %w", err)
 }
 
 // stagePart stages one component and keeps of it what its Keep asks for.
@@ -199,7 +241,10 @@ func (u *Updater) precheck(ctx context.Context, c *content, t *txState, r *relea
 		}
 		needs = append(needs, n)
 	}
-	return u.enough(needs)
+	if t.Back {
+		return u.enough(needs, 0) // what the reserve is for
+	}
+	return u.enough(needs, u.opts.Reserve)
 }
 
 // blockSize is what a small file takes at least.
@@ -227,7 +272,7 @@ func (u *Updater) keepNeed(ctx context.Context, c *content, b Backend, comp rele
 }
 
 // enough adds up the needs per file system and compares.
-func (u *Updater) enough(needs []Need) error {
+func (u *Updater) enough(needs []Need, reserve int64) error {
 	sums := map[string]*SpaceError{}
 	for _, n := range needs {
 		if n.Path == "" || n.Bytes == 0 && n.Inodes == 0 {
@@ -239,7 +284,7 @@ func (u *Updater) enough(needs []Need) error {
 		}
 		s := sums[id]
 		if s == nil {
-			s = &SpaceError{Path: n.Path, FreeBytes: bytes, FreeInodes: inodes, Reserve: u.opts.Reserve}
+			s = &SpaceError{Path: n.Path, FreeBytes: bytes, FreeInodes: inodes, Reserve: reserve}
 			sums[id] = s
 		}
 		s.NeedBytes += n.Bytes

@@ -53,9 +53,9 @@ func (u *Updater) activate(ctx context.Context, t *txState, r *release.Release) 
 	if err != nil {
 		return u.takeBack(ctx, t, "cannot activate: "+err.Error(), blameCut, err)
 	}
-	t.State, t.Seen, t.SeenBoot = InTrial, u.process, u.boot
+	t.State, t.Seen = InTrial, u.process
 	if t.Armed == "" {
-		t.Live = done
+		t.Live, u.brought = done, true
 	}
 	return u.save()
 }
@@ -150,6 +150,9 @@ func (u *Updater) commit(ctx context.Context, t *txState, r *release.Release) er
 		return err
 	}
 	if t.State == InTrial {
+		if !u.brought {
+			return fmt.Errorf("%w: Resume could not bring the release into effect", ErrState)
+		}
 		v, err := u.prove(ctx, t)
 		if err != nil {
 			return err

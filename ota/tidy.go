@@ -8,6 +8,13 @@ import (
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
+// tidyOwed drops what an earlier tidy could not.
+func (u *Updater) tidyOwed(ctx context.Context) {
+	if u.rec.Owed {
+		u.tidy(ctx)
+	}
+}
+
 // tidy drops what nothing needs any more: kept releases beyond the kept ones,
 // what ended transactions set aside, and blobs. What cannot be dropped stays
 // owed, and is tried again at Resume and before the next Begin. It never fails

@@ -76,6 +76,7 @@ func (u *Updater) Begin(ctx context.Context, r *release.Release) (*Tx, error) {
 	if err := u.acceptable(r); err != nil {
 		return nil, fmt.Errorf("cannot begin %s seq %d: %w", r.Version, r.Seq, err)
 	}
+	u.tidyOwed(ctx)
 	locator, err := u.locate(ctx, r)
 	if err != nil {
 		return nil, err
@@ -186,9 +187,6 @@ func (u *Updater) heldBack(r *release.Release) error {
 
 // begin records the transaction that t was prepared for.
 func (u *Updater) begin(ctx context.Context, r *release.Release, t txState) (*Tx, error) {
-	if u.rec.Owed {
-		u.tidy(ctx) // what cannot be dropped now is tried again later
-	}
 	doc, err := r.Encode()
 	if err != nil {
 		return nil, err
@@ -208,7 +206,7 @@ func (u *Updater) begin(ctx context.Context, r *release.Release, t txState) (*Tx
 	if u.rec.Tx != nil {
 		u.rec.Over = append(u.rec.Over, *u.rec.Tx)
 	}
-	u.rec.Tx, u.rel = &t, r
+	u.rec.Tx, u.rel, u.brought, u.silent = &t, r, false, nil
 	if err := u.save(); err != nil {
 		return nil, err
 	}

@@ -77,6 +77,9 @@ func (u *Updater) Update(ctx context.Context) (Result, error) {
 // next begins or goes on with the newest release. stuck is why an earlier one
 // is stuck; a newer one may be begun over it.
 func (u *Updater) next(ctx context.Context, stuck error) (Result, error) {
+	if t := u.rec.Tx; t != nil && t.Back && t.State != Stuck {
+		return u.drive(ctx) // an operator's word goes before a newer release
+	}
 	r, err := u.check(ctx)
 	if t := u.rec.Tx; t != nil && t.State != Stuck {
 		if err == nil && r.Digest() == t.To.Digest || err != nil && !withdrawn(err) {
@@ -96,6 +99,7 @@ func (u *Updater) next(ctx context.Context, stuck error) (Result, error) {
 	case err != nil:
 		return u.outcome(), err
 	}
+	u.tidyOwed(ctx)
 	locator, err := u.locate(ctx, r)
 	if err != nil {
 		return u.outcome(), err
@@ -118,7 +122,9 @@ func (u *Updater) drive(ctx context.Context) (Result, error) {
 	t, r := u.rec.Tx, u.rel
 	var err error
 	if t.State == Staging {
-		err = u.stage(ctx, t, r)
+		if err = u.stage(ctx, t, r); err != nil && t.Back && ctx.Err() == nil {
+			err = u.takeBack(ctx, t, err.Error(), blameNone, err)
+		}
 	}
 	if err == nil && t.State == Staged {
 		err = u.activate(ctx, t, r)

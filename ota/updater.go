@@ -31,15 +31,19 @@ type Updater struct {
 	rec      *record
 	rel      *release.Release // of the open transaction; nil until Resume
 	settled  bool             // Resume returned in this process
-	fallback bool             // the newest record was lost; cleared by the next save
+	brought  bool             // the open trial was brought into effect in this process
+	fallback bool             // a record was lost; cleared by the next save
+	lost     bool             // no record was left
 	poison   error            // why no verb may run any more
 	armed    bool             // the watchdog
 	retryAt  time.Duration
-	tried    bool       // a stuck transaction, in this process
-	ended    *Result    // the transaction that ended last in this process
-	asking   chan error // a health check that has not returned yet
-	fetched  int64      // bytes of content read from the source
-	counted  int64      // of all that was read, what was asked for already
+	tried    bool           // a stuck transaction, in this process
+	silent   *time.Duration // uptime since which no backend could tell what runs
+	placed   []string       // names in the state directory that no Sync made durable yet
+	ended    *Result        // the transaction that ended last in this process
+	asking   chan error     // a health check that has not returned yet
+	fetched  int64          // bytes of content read from the source
+	counted  int64          // of all that was read, what was asked for already
 
 	mu      sync.Mutex // guards what follows, for Status and History
 	status  Status
@@ -100,7 +104,8 @@ func (u *Updater) read() error {
 	if err != nil {
 		return err
 	}
-	u.journal, u.rec, u.fallback, u.notes = j, found.rec, found.fallback, found.notes
+	u.journal, u.rec, u.notes = j, found.rec, found.notes
+	u.fallback, u.lost = found.fallback, found.lost
 	if u.fallback {
 		j.SetAside()
 	}
@@ -110,9 +115,9 @@ func (u *Updater) read() error {
 
 // recorded is what a journal says.
 type recorded struct {
-	rec      *record
-	fallback bool
-	notes    []string
+	rec            *record
+	fallback, lost bool
+	notes          []string
 }
 
 func openJournal(dir journal.Dir) (*journal.Journal, recorded, error) {
@@ -128,10 +133,11 @@ func openJournal(dir journal.Dir) (*journal.Journal, recorded, error) {
 		return nil, recorded{}, err
 	}
 	notes := found.Notes
-	if found.Fallback && found.Body == nil {
+	lost := found.Fallback && found.Body == nil
+	if lost {
 		notes = append(notes, "no whole journal record is left: the device starts from what its backends say")
 	}
-	return j, recorded{rec, found.Fallback, notes}, nil
+	return j, recorded{rec, found.Fallback, lost, notes}, nil
 }
 
 // ReadStatus returns the status that the state directory dir holds, without
@@ -250,6 +256,9 @@ func (u *Updater) charge(t *txState) {
 // save makes the record durable. When that fails nobody knows what the disk
 // holds, and the Updater is of no more use.
 func (u *Updater) save() error {
+	if u.poison != nil {
+		return fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
+	}
 	if u.rec.Tx != nil {
 		u.charge(u.rec.Tx)
 	}

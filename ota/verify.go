@@ -125,5 +125,5 @@ func (u *Updater) repairPart(ctx context.Context, b Backend, c release.Component
 			left = append(left, Damage{c.Name, ".", "the local copy: " + err.Error()})
 		}
 	}
-	return left, u.dir.Sync()
+	return left, u.syncPlaced()
 }
