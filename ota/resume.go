@@ -228,6 +228,9 @@ func (u *Updater) settleTrial(ctx context.Context, t *txState) error {
 	if u.brought || t.Armed == u.boot {
 		return nil
 	}
+	if u.fallback && t.Live == notBegun {
+		t.Live = begun // the lost record may have said so
+	}
 	if t.Seen != u.process {
 		if err := u.countStart(ctx, t); err != nil {
 			return err
