@@ -3,11 +3,13 @@
 package micro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
@@ -35,6 +37,9 @@ func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) 
 		return err
 	}
 	if p != nil && root.is(&p.New) {
+		if err := f.settle(tx); err != nil {
+			return fmt.Errorf("cannot activate %s: %w", c.Name, explain(err))
+		}
 		return f.moveForward(tx, p)
 	}
 	s, err := f.readStaged(tx)
@@ -163,6 +168,12 @@ func (f *Files) exchange(tx ota.TxID, p *plan) error {
 	return durable.Exchange(f.treePath(tx), f.opts.Root)
 }
 
+// settle makes the exchange durable where an earlier call made it: that one may
+// have failed, or been cut short, before it could.
+func (f *Files) settle(tx ota.TxID) error {
+	return cmp.Or(durable.SyncDir(filepath.Dir(f.opts.Root)), durable.SyncDir(f.txPath(tx)))
+}
+
 // moveForward moves the carried paths from the old tree to the new one. Those
 // that are there already stay.
 func (f *Files) moveForward(tx ota.TxID, p *plan) error {
@@ -227,7 +238,7 @@ func (f *Files) moveAll(fromPath, toPath string, moves []move, one func(from, to
 func (f *Files) forward(from, to *at.Tree, m *move) error {
 	src, err := from.Stat(m.Path)
 	if isGone(err) {
-		return nil
+		return settleMove(from, to, m.Path)
 	}
 	if err != nil {
 		return err
@@ -249,7 +260,10 @@ func (f *Files) forward(from, to *at.Tree, m *move) error {
 // left the old one; anything else there is what an old process made since.
 func (f *Files) backward(from, to *at.Tree, m *move) error {
 	src, err := from.Stat(m.Path)
-	if isGone(err) || !m.Back {
+	if isGone(err) {
+		return settleMove(from, to, m.Path)
+	}
+	if !m.Back {
 		return nil
 	}
 	if err != nil {
@@ -295,6 +309,23 @@ func makeParents(t *at.Tree, p string) error {
 		return err
 	}
 	return t.Mkdir(dir)
+}
+
+// settleMove makes a move durable that an earlier call made.
+func settleMove(from, to *at.Tree, p string) error {
+	if _, err := to.Stat(p); isGone(err) {
+		return nil // nothing has the path
+	}
+	for _, tree := range []*at.Tree{to, from} {
+		dir, _, err := tree.Parent(p)
+		if err == nil {
+			err = durable.SyncOpen(dir)
+		}
+		if err != nil && !isGone(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *Files) moveOne(from, to *at.Tree, p string) error {

@@ -60,10 +60,13 @@ func (f *Files) undo(ctx context.Context, tx ota.TxID, p *plan) error {
 	case p.Old == nil && root.is(&p.New):
 		return f.renameNew(f.opts.Root, f.treePath(tx))
 	case p.Old == nil && (!root.there || other.is(&p.New)):
-		return nil
+		return f.settle(tx)
 	case root.is(p.Old) && other.is(&p.New):
-		err = f.moveBack(f.treePath(tx), f.opts.Root, p)
+		if err = f.settle(tx); err == nil {
+			err = f.moveBack(f.treePath(tx), f.opts.Root, p)
+		}
 	case root.is(p.Old):
+		err = f.settle(tx)
 	case root.is(&p.New) && other.is(p.Old):
 		err = f.undoExchange(tx, p)
 	case !root.there && other.is(p.Old):

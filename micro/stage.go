@@ -125,7 +125,9 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 		return at.ID{}, err
 	}
 	if err := durable.SyncTree(b.tree.Name(".")); err != nil {
-		return at.ID{}, explain(err)
+		// What is on the disk is unknown now, and reading it again would only
+		// show what is in memory: the next Stage builds anew.
+		return at.ID{}, errors.Join(explain(err), b.f.trash(b.f.treePath(tx), string(tx)))
 	}
 	info, err := b.tree.Stat(".")
 	return info.ID, err
