@@ -14,7 +14,7 @@ func TestStory(t *testing.T) {
 	m := newMaker(t)
 	d := newDevice(t, m, t.TempDir())
 
-	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "runtime", "net")
+	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "encoding", "net")
 	write(t, v1, "bin/selftest", "exit 0\n", 0o755)
 	m.release("1.0.0", v1)
 	a := d.must(0, "check")

@@ -15,7 +15,7 @@ import (
 func TestRealTrees(t *testing.T) {
 	m := newMaker(t)
 	d := newDevice(t, m, t.TempDir())
-	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "runtime", "crypto", "internal", "net")
+	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "crypto", "internal", "net")
 	garnish(t, v1)
 	t.Logf("%d files", len(files(t, v1)))
 	m.release("1.0.0", v1)
