@@ -202,6 +202,12 @@ func (f *Files) check(tx ota.TxID, c release.Component) error {
 	if c.Kind != Kind {
 		return fmt.Errorf("component %.80q is of kind %.40q, not %q", c.Name, c.Kind, Kind)
 	}
+	return f.checkName(tx, c)
+}
+
+// checkName is check for the way back, for which a component whose document
+// was lost has its name alone.
+func (f *Files) checkName(tx ota.TxID, c release.Component) error {
 	if c.Name != f.opts.Name {
 		return fmt.Errorf("component %.80q came to the backend of %q", c.Name, f.opts.Name)
 	}

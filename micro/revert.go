@@ -25,8 +25,11 @@ import (
 // from another place on the device. Where there is none Revert returns
 // [ErrChanged], which names the file, and keeps everything; a Repair with the
 // local copy mends it.
+//
+// Of c the name is enough: what there is to do says the transaction's own
+// record.
 func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) error {
-	if err := f.check(tx, c); err != nil {
+	if err := f.checkName(tx, c); err != nil {
 		return err
 	}
 	f.dropSeeds()
@@ -34,7 +37,9 @@ func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) er
 	if err != nil {
 		return err
 	}
+	d := c.Digest()
 	if p != nil {
+		d = p.New.Digest
 		if err := f.undo(ctx, tx, p); err != nil {
 			return fmt.Errorf("cannot revert %s: %w", c.Name, explain(err))
 		}
@@ -42,7 +47,7 @@ func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) er
 	if err := f.dropTx(tx); err != nil {
 		return err
 	}
-	return f.dropIndexes(c.Digest())
+	return f.dropIndexes(d)
 }
 
 // undo brings the old tree back. It asks what is at the root and at the
@@ -262,9 +267,10 @@ func (w *worker) place(temp, p string) error {
 }
 
 // CanRevert reports whether Revert would find all it needs: the transaction's
-// own record and the old tree.
+// own record and the old tree. Where c is a name alone, a transaction that
+// left nothing may have been committed, and the answer is no.
 func (f *Files) CanRevert(_ context.Context, tx ota.TxID, c release.Component) (bool, error) {
-	if err := f.check(tx, c); err != nil {
+	if err := f.checkName(tx, c); err != nil {
 		return false, err
 	}
 	root, err := look(f.opts.Root)
@@ -276,9 +282,9 @@ func (f *Files) CanRevert(_ context.Context, tx ota.TxID, c release.Component) (
 		return false, err
 	}
 	if p == nil {
-		s, err := f.readStaged(tx)
+		begun, err := look(f.txPath(tx))
 		k, ok := f.identify(root, nil)
-		return s != nil || !ok || k.Digest != c.Digest(), err
+		return begun.there || c.Kind != "" && (!ok || k.Digest != c.Digest()), err
 	}
 	other, err := look(f.treePath(tx))
 	if err != nil {

@@ -54,7 +54,7 @@ func TestStageAnewAfterFailedSync(t *testing.T) {
 // and in Revert: the verb that is called again makes what the first one changed
 // durable before it goes on.
 func TestSyncedBeforeItIsDropped(t *testing.T) {
-	for _, name := range []string{"activate", "revert", "first activate", "first revert", "revert"+rootLost} {
+	for _, name := range []string{"activate", "revert", "first activate", "first revert", "revert" + rootLost} {
 		t.Run(name, func(t *testing.T) {
 			for n := 1; ; n++ {
 				require.Less(t, n, 30)

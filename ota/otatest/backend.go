@@ -413,7 +413,8 @@ func (b Backend) Prune(_ context.Context, name string, keep []release.Digest, op
 func (b Backend) CanRevert(_ context.Context, tx ota.TxID, c release.Component) (can bool, err error) {
 	err = b.look(func(s *state) {
 		p := s.parts[c.Name]
-		can = p.works[tx].undo || !p.active().Is(c.Digest())
+		w, begun := p.works[tx]
+		can = w.undo || begun && !p.active().Is(w.of) || c.Kind != "" && !p.active().Is(c.Digest())
 	})
 	return can, err
 }

@@ -147,6 +147,7 @@ func TestBackend(t *testing.T, open func(t *testing.T) Subject) {
 		"Again":       testAgain,
 		"Revert":      testRevert,
 		"NotStaged":   testNotStaged,
+		"NameAlone":   testNameAlone,
 		"BadContent":  testBadContent,
 		"Cancelled":   testCancelled,
 		"OverStuck":   testOverStuck,

@@ -136,15 +136,18 @@ func testSeed(s *bench) {
 	}
 }
 
-// testCanRevert asks before and after the point of no return.
+// testCanRevert asks before and after the point of no return, also with the
+// name alone, as after the loss of the release's document.
 func testCanRevert(s *bench) {
 	offers[ota.Reverter](s)
 	ask := func(want bool, when string) {
 		s.Helper()
-		got, err := offers[ota.Reverter](s).CanRevert(s.Context(), "tx", s.Component(1))
-		s.must(err, "CanRevert")
-		if got != want {
-			s.Errorf("%s CanRevert says %v", when, got)
+		for _, c := range []release.Component{s.Component(1), {Name: s.Component(1).Name}} {
+			got, err := offers[ota.Reverter](s).CanRevert(s.Context(), "tx", c)
+			s.must(err, "CanRevert")
+			if got != want {
+				s.Errorf("%s CanRevert says %v of a %q", when, got, c.Kind)
+			}
 		}
 	}
 	s.install("first", 0)

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 func testNothing(s *bench) {
@@ -133,6 +134,28 @@ func testNotStaged(s *bench) {
 	s.same(before, "Activate without Stage")
 	s.must(s.b.Revert(s.Context(), "tx", s.Component(1)), "Revert")
 	s.same(before, "Revert")
+}
+
+// testNameAlone goes back with nothing but the component's name, as after the
+// loss of the release's document.
+func testNameAlone(s *bench) {
+	bare := release.Component{Name: s.Component(1).Name}
+	s.install("first", 0)
+	before := s.observe()
+	for i, tx := range []ota.TxID{"never", "staged", "effect"} {
+		if i > 0 {
+			s.stage(tx, 1)
+		}
+		if i > 1 {
+			s.activate(tx, 1)
+		}
+		for range 2 {
+			s.must(s.b.Revert(s.Context(), tx, bare), "Revert with the name alone")
+			s.reboot()
+			s.same(before, "Revert with the name alone")
+		}
+	}
+	s.install("last", 2)
 }
 
 // testBadContent breaks every reader in turn: nothing of it takes effect, the

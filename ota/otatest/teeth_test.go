@@ -27,6 +27,7 @@ var broken = map[string]func(real) ota.Backend{
 	"activate invents":      func(b real) ota.Backend { return invents{b} },
 	"bad content is taken":  func(b real) ota.Backend { return gullible{b} },
 	"commit does nothing":   func(b real) ota.Backend { return noCommit{b} },
+	"needs the document":    func(b real) ota.Backend { return bookish{b} },
 	"prune takes all":       func(b real) ota.Backend { return pruner{b} },
 	"revert does nothing":   func(b real) ota.Backend { return noRevert{b} },
 	"revert only once":      func(b real) ota.Backend { return once{b} },
@@ -66,6 +67,15 @@ type pruner struct{ real }
 
 func (b pruner) Prune(ctx context.Context, name string, keep []release.Digest, _ []ota.TxID) error {
 	return b.real.Prune(ctx, name, keep, nil)
+}
+
+type bookish struct{ real }
+
+func (b bookish) Revert(ctx context.Context, tx ota.TxID, c release.Component) error {
+	if c.Kind == "" {
+		return io.ErrUnexpectedEOF
+	}
+	return b.real.Revert(ctx, tx, c)
 }
 
 type noRevert struct{ real }
