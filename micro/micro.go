@@ -7,7 +7,14 @@
 // and switched with it by one exchange of names. Files that did not change are
 // shared between the two, so that a small change of a large tree is a small
 // amount of writing. The old folder stays until the release is committed, and
-// by Keep.Previous after that: going back is the same exchange.
+// until then going back is the same exchange and needs no space.
+//
+// By Keep.Previous the old folder stays after that too. A later way back to it
+// is an update like any other, with a trial: a new folder is built that shares
+// the kept one's files, and exchanged. No content has to come from elsewhere.
+// Space is needed for the folders, the symbolic links and the records, and,
+// where files can be shared neither by their bytes nor by a second name, for
+// copies of those: Budget says how much.
 //
 // The root belongs to the release as a whole. Paths of the app are listed in
 // the release as carried ([release.Carry]): they are moved from folder to
@@ -80,7 +87,9 @@ type Options struct {
 	Spool string
 	// Effect says what has to happen after the exchange until the release is
 	// in effect: [ota.NeedsRestart] where the tree holds the program that
-	// embeds this package. Empty means [ota.Live].
+	// embeds this package. Empty means [ota.Live]. [ota.NeedsReboot] is
+	// refused: it is for a backend that arms the next boot and leaves this one
+	// as it is, and the exchange shows the new tree at once.
 	Effect ota.Effect
 	// IgnoreOwner leaves everything to the user who runs this process. Without
 	// it a release that names another owner fails to stage for a user who may
@@ -140,8 +149,8 @@ func (o *Options) validate() error {
 	if o.Layout != Tree {
 		return fmt.Errorf("option Layout: %.40q is not known", o.Layout)
 	}
-	if o.Effect != "" && o.Effect != ota.Live && o.Effect != ota.NeedsRestart && o.Effect != ota.NeedsReboot {
-		return fmt.Errorf("option Effect: %.40q is not known", o.Effect)
+	if o.Effect != "" && o.Effect != ota.Live && o.Effect != ota.NeedsRestart {
+		return fmt.Errorf("option Effect: %.40q is neither %q nor %q", o.Effect, ota.Live, ota.NeedsRestart)
 	}
 	return o.validateSpool()
 }

@@ -110,6 +110,7 @@ func TestOptions(t *testing.T) {
 	for _, o := range []Options{
 		{}, {Name: "app"}, {Name: "Üpp", Root: "/x"}, {Name: "app", Root: "/"}, {Name: "app", Root: "/x", Layout: "else"},
 		{Name: "app", Root: "/x", Spool: "/x/y"}, {Name: "app", Root: "/x/y", Spool: "/x"}, {Name: "app", Root: "/x", Effect: "later"},
+		{Name: "app", Root: "/x", Effect: ota.NeedsReboot},
 	} {
 		_, err := New(o)
 		require.ErrorContains(t, err, "option", "%+v", o)
