@@ -142,7 +142,7 @@ func (f *Files) Prune(ctx context.Context, name string, keep []release.Digest, o
 	if err := f.pruneTx(ctx, plans, root, open); err != nil {
 		return err
 	}
-	if err := f.pruneKept(ctx, keep); err != nil {
+	if err := f.pruneKept(ctx, keep, running.Digest); err != nil {
 		return err
 	}
 	return errors.Join(f.pruneIndexes(running), f.sweep())
@@ -175,14 +175,20 @@ func (f *Files) pruneTx(ctx context.Context, plans map[ota.TxID]*plan, root plac
 	return nil
 }
 
-func (f *Files) pruneKept(ctx context.Context, keep []release.Digest) error {
+// pruneKept drops kept trees. One of what runs, which was gone back to, is
+// needed only while an open transaction may leave it again.
+func (f *Files) pruneKept(ctx context.Context, keep []release.Digest, running release.Digest) error {
 	names, err := f.listDir(dirKept)
+	if err != nil {
+		return err
+	}
+	txs, err := f.listDir(dirTx)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		d, err := release.ParseDigest(n)
-		if err == nil && slices.Contains(keep, d) {
+		if err == nil && slices.Contains(keep, d) && (d != running || len(txs) > 0) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {

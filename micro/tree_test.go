@@ -15,6 +15,7 @@ import (
 
 	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // goSources copies folders of the Go toolchain's own source: thousands of real
@@ -180,4 +181,38 @@ func TestKeepNone(t *testing.T) {
 	require.Empty(t, listed(t, d.f.path(dirKept)))
 	require.Empty(t, listed(t, d.f.path(dirTx)))
 	require.Empty(t, listed(t, d.f.path(dirTrash)))
+}
+
+// TestWayBackSharesTheKeptTree goes back to a kept release with nothing but
+// what is on the device: in a new folder, whose files are the kept ones.
+func TestWayBackSharesTheKeptTree(t *testing.T) {
+	s1 := newShop(t, files(t, t.TempDir(), map[string]string{"bin/app": "1", "lib/same": "same", "lib/gone": "gone"}))
+	s2 := newShop(t, files(t, t.TempDir(), map[string]string{"bin/app": "2", "lib/same": "same"}))
+	d := newDevice(t)
+	d.install("t1", s1)
+	want := snapshot(t, d.root)
+	d.install("t2", s2)
+	kept := d.f.keptPath(s1.c.Digest())
+	s1.local = true
+	d.install("t3", s1)
+	same(t, want, snapshot(t, d.root), "v1")
+	require.DirExists(t, kept)
+	linked(t, filepath.Join(kept, "bin/app"), filepath.Join(d.root, "bin/app"))
+	linked(t, filepath.Join(kept, "lib/gone"), filepath.Join(d.root, "lib/gone"))
+
+	running, before := []release.Digest{s1.c.Digest(), s2.c.Digest()}, snapshot(t, d.root)
+	require.NoError(t, d.stage("t4", s2))
+	require.NoError(t, d.f.Prune(t.Context(), "app", running, []ota.TxID{"t4"}))
+	require.DirExists(t, kept, "a transaction is open")
+	require.NoError(t, d.f.Revert(t.Context(), "t4", s2.c))
+	require.NoError(t, d.f.Prune(t.Context(), "app", running, nil))
+	require.Equal(t, []string{s2.c.Digest().String()}, listed(t, d.f.path(dirKept)), "what runs needs no kept one beside it")
+	require.Len(t, listed(t, d.f.path(dirIndex)), 2)
+	same(t, before, snapshot(t, d.root), "v1")
+	d.isWhole(s1)
+	s2.local = true
+	d.install("t5", s2)
+	require.NoError(t, d.f.Prune(t.Context(), "app", running, nil))
+	d.isWhole(s2)
+	require.Equal(t, []string{s1.c.Digest().String()}, listed(t, d.f.path(dirKept)))
 }
