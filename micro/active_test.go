@@ -201,6 +201,47 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestBudgetAfterInterruptedStage asks for what is missing, not for all again.
+func TestBudgetAfterInterruptedStage(t *testing.T) {
+	d := newDevice(t)
+	content := map[string]string{}
+	for i := range 20 {
+		content[fmt.Sprintf("d%d/f%d", i%4, i)] = strings.Repeat(fmt.Sprintf("%02d", i), 50<<10)
+	}
+	s := newShop(t, files(t, t.TempDir(), content))
+	bytes0, inodes0 := d.used()
+	all, err := d.f.Budget(t.Context(), s.c, s)
+	require.NoError(t, err)
+	count := 0
+	s.fail = func(release.Blob) error {
+		if count++; count > 11 {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}
+	require.ErrorIs(t, d.stage("t1", s), io.ErrUnexpectedEOF)
+	bytes, inodes := d.used()
+	rest, err := d.f.Budget(t.Context(), s.c, nil)
+	require.NoError(t, err)
+	const records = 200 << 10
+	require.InDelta(t, all[0].Bytes-(bytes-bytes0), rest[0].Bytes, records)
+	require.InDelta(t, all[0].Inodes-(inodes-inodes0), rest[0].Inodes, 20)
+	s.fail = nil
+	require.NoError(t, d.stage("t1", s))
+	more, moreInodes := d.used()
+	require.LessOrEqual(t, more-bytes, rest[0].Bytes)
+	require.LessOrEqual(t, moreInodes-inodes, rest[0].Inodes)
+
+	none, err := d.f.Budget(t.Context(), s.c, nil)
+	require.NoError(t, err)
+	require.Less(t, none[0].Bytes, int64(records), "all is there")
+	require.NoError(t, os.WriteFile(filepath.Join(d.f.treePath("t1"), "d1/f1"), []byte("short"), 0o644))
+	one, err := d.f.Budget(t.Context(), s.c, nil)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, one[0].Bytes, none[0].Bytes+100<<10)
+	require.NoError(t, d.f.Revert(t.Context(), "t1", s.c))
+}
+
 // used adds up what the root and the spool take, each inode once.
 func (d *device) used() (bytes, inodes int64) {
 	seen := map[uint64]bool{}

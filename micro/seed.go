@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -92,7 +93,8 @@ func (f *Files) Blobs(ctx context.Context, c release.Component, content ota.Cont
 }
 
 // Budget returns what Stage of c takes on the root's file system: the files
-// that cannot be shared, in whole blocks, every folder, and the records.
+// that cannot be shared, in whole blocks, every folder, and the records. What
+// an interrupted Stage has left counts as there, by type and size.
 func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
 	root, err := f.root()
 	if err != nil {
@@ -108,12 +110,38 @@ func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Con
 	}
 	n := counter{f: f, ctx: ctx, next: next, block: f.blockSize()}
 	if was.Digest.IsZero() || was.Digest != c.Digest() {
-		n.sources = f.sources(f.oldIndex(ctx, was, content))
+		n.sources, n.begun = f.sources(f.oldIndex(ctx, was, content)), f.begun()
 		err = n.tree()
 		closeSources(n.sources)
+		closeTrees(n.begun)
 	}
 	n.records(c)
 	return []ota.Need{{Path: f.opts.Spool, Bytes: n.bytes, Inodes: n.inodes}}, err
+}
+
+// begun opens the trees of transactions that Activate has not come to. Those
+// that cannot be read are left out: they only save space.
+func (f *Files) begun() []*at.Tree {
+	names, err := f.listDir(dirTx)
+	if err != nil {
+		return nil
+	}
+	var all []*at.Tree
+	for _, n := range names {
+		if p, err := f.readPlan(ota.TxID(n)); err != nil || p != nil {
+			continue
+		}
+		if tree, err := at.Open(f.treePath(ota.TxID(n))); err == nil {
+			all = append(all, tree)
+		}
+	}
+	return all
+}
+
+func closeTrees(all []*at.Tree) {
+	for _, t := range all {
+		_ = t.Close()
+	}
 }
 
 // blockSize returns the unit in which the file system gives out space.
@@ -137,6 +165,7 @@ type counter struct {
 	ctx     context.Context
 	next    *release.Index
 	sources []*source
+	begun   []*at.Tree
 	block   int64
 	bytes   int64
 	inodes  int64
@@ -172,6 +201,9 @@ func (n *counter) tree() error {
 const inInode = 59
 
 func (n *counter) entry(w *worker, e *release.Entry) {
+	if n.isThere(e) {
+		return
+	}
 	dir, base := filepath.Dir(e.Path), len(e.Path)
 	n.names[dir] += int64(base-len(dir)) + 24
 	var attrs int64
@@ -192,6 +224,15 @@ func (n *counter) entry(w *worker, e *release.Entry) {
 	if attrs > inInode {
 		n.bytes += n.block
 	}
+}
+
+// isThere reports whether an interrupted Stage has made the entry. One of the
+// right size with wrong content makes room when it is made anew.
+func (n *counter) isThere(e *release.Entry) bool {
+	return slices.ContainsFunc(n.begun, func(t *at.Tree) bool {
+		info, err := t.Stat(e.Path)
+		return err == nil && isType(info, e.Type) && (e.Type != release.File || info.Size == e.Size)
+	})
 }
 
 // links reports whether a file that is there can get a second name.
