@@ -24,7 +24,11 @@ func (f *Files) prepare(tx string) error {
 	if err := f.step("mkdir", f.txPath("x")); err != nil {
 		return err
 	}
-	for _, dir := range []string{f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash), f.path(dirTx, tx)} {
+	return f.makeSpool(f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash), f.path(dirTx, tx))
+}
+
+func (f *Files) makeSpool(dirs ...string) error {
+	for _, dir := range dirs {
 		// One that is there may be younger than the last power cut: the call
 		// that makes the tree durable makes it durable too.
 		if _, err := at.Lstat(dir); errors.Is(err, os.ErrNotExist) {

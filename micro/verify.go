@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -117,12 +119,66 @@ func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Con
 // under a temporary name beside its place and then gets its name at once. The
 // content comes from kept trees, from files with the same content, or from
 // content. It returns what it could not mend, and what no release lists: that
-// it leaves alone.
+// it leaves alone. A root that is gone is made anew; what was in its carried
+// paths is lost. Where nothing is left to mend Active names c from then on.
 func (f *Files) Repair(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
-	found, err := f.Verify(ctx, c, content)
-	if err != nil || len(found) == 0 {
-		return nil, err
+	if err := f.makeRoot(); err != nil {
+		return nil, fmt.Errorf("cannot repair %s: %w", c.Name, explain(err))
 	}
+	found, err := f.Verify(ctx, c, content)
+	if err == nil && len(found) > 0 {
+		found, err = f.mendAll(ctx, c, content, found)
+	}
+	if err != nil || len(found) > 0 {
+		return found, err
+	}
+	return nil, f.adopt(ctx, c, content)
+}
+
+// makeRoot makes the root where it is missing, closed to others until it gets
+// what the release gives it.
+func (f *Files) makeRoot() error {
+	root, err := f.root()
+	if err != nil || root.there {
+		return err
+	}
+	if err := f.step("mkdir", f.opts.Root); err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(filepath.Dir(f.opts.Root), 0o755); err != nil {
+		return err
+	}
+	return durable.Mkdir(f.opts.Root, 0o700)
+}
+
+// adopt writes down that the root holds c, where something else or nothing is
+// known of it.
+func (f *Files) adopt(ctx context.Context, c release.Component, content ota.Content) error {
+	root, err := f.root()
+	if err != nil {
+		return err
+	}
+	plans, err := f.plans()
+	if err != nil {
+		return err
+	}
+	if k, ok := f.identify(root, plans); ok && k.Digest == c.Digest() {
+		return nil
+	}
+	if err := f.makeSpool(f.path(), f.path(dirIndex)); err != nil {
+		return err
+	}
+	if _, err := f.keepIndex(ctx, c, content); err != nil {
+		return err
+	}
+	if err := durable.SyncTree(f.opts.Root); err != nil {
+		return err
+	}
+	return f.remember(known{c.Digest(), c.Index, root.info.ID})
+}
+
+// mendAll mends what was found and returns what is left.
+func (f *Files) mendAll(ctx context.Context, c release.Component, content ota.Content, found []ota.Damage) ([]ota.Damage, error) {
 	ix, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err
