@@ -59,6 +59,9 @@ func (r Result) String() string {
 	if r.To.Seq != 0 {
 		s = fmt.Sprintf("%s %s", r.State, r.To)
 	}
+	if r.Back {
+		s += ", going back from " + r.From.String()
+	}
 	if r.Needs != "" && r.Needs != Live {
 		s += ", needs a " + string(r.Needs)
 	}

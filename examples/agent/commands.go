@@ -71,7 +71,11 @@ func check(ctx context.Context, a *agent) answer {
 
 func update(ctx context.Context, a *agent) answer {
 	r, err := a.updater.Update(ctx)
-	return ofResult(a, r, err, "cannot update")
+	cannot := "cannot update"
+	if errors.Is(err, ota.ErrHeld) {
+		cannot = fmt.Sprintf("the newest release is held back, %s runs", a.updater.Status().Running)
+	}
+	return ofResult(a, r, err, cannot)
 }
 
 func resume(_ context.Context, a *agent) answer {
@@ -85,12 +89,12 @@ func rollback(ctx context.Context, a *agent) answer {
 
 func verify(ctx context.Context, a *agent) answer {
 	damage, err := a.updater.Verify(ctx)
-	return ofDamage(a, damage, err, "cannot verify", "differ", "is as published")
+	return ofDamage(a, damage, err, words{"cannot verify", "differ", errDamaged})
 }
 
 func repair(ctx context.Context, a *agent) answer {
 	damage, err := a.updater.Repair(ctx)
-	return ofDamage(a, damage, err, "cannot repair", "could not be mended", "is as published")
+	return ofDamage(a, damage, err, words{"cannot repair", "could not be mended", errLeft})
 }
 
 func history(_ context.Context, a *agent) answer {
@@ -146,16 +150,22 @@ func ofResult(a *agent, r ota.Result, err error, cannot string) answer {
 	return ans
 }
 
+// words are what verify and repair say where not all is well.
+type words struct {
+	cannot, bad string
+	err         error
+}
+
 // ofDamage puts the outcome of verify and repair into words.
-func ofDamage(a *agent, damage []ota.Damage, err error, cannot, bad, good string) answer {
+func ofDamage(a *agent, damage []ota.Damage, err error, w words) answer {
 	if err != nil {
-		return failed(cannot, err)
+		return failed(w.cannot, err)
 	}
 	running := a.updater.Status().Running
 	if len(damage) == 0 {
-		return answer{Line: running.String() + " " + good}
+		return answer{Line: running.String() + " is as published"}
 	}
-	ans := failed(fmt.Sprintf("%s: %d entries %s", running, len(damage), bad), errDamaged)
+	ans := failed(fmt.Sprintf("%s: %d entries %s", running, len(damage), w.bad), w.err)
 	ans.Damage = damage
 	for _, d := range damage {
 		ans.more = append(ans.more, d.String())

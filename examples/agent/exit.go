@@ -33,6 +33,9 @@ func (e errUsage) Unwrap() error { return e.error }
 // release says.
 var errDamaged = errors.New("not everything is as the release says")
 
+// errLeft is returned by repair for what it could not mend.
+var errLeft = errors.New("not everything could be mended with what is on the device")
+
 // kinds lists what an error can be, the more telling first. The words are for
 // programs and do not change.
 var kinds = []struct {
@@ -66,6 +69,7 @@ var kinds = []struct {
 	{tuf.ErrClockUntrusted, "clock", exitOther, "set the device's clock"},
 	{tuf.ErrUntrusted, "untrusted", exitOther, "the repository is not signed by the keys that this device trusts"},
 	{errDamaged, "damaged", exitOther, "mend it with: repair"},
+	{errLeft, "damaged", exitOther, "publish a newer release; with keep.repair full a device can mend everything by itself"},
 	{context.Canceled, "stopped", exitOther, "stopped in between; the next call goes on from here"},
 	{fs.ErrPermission, "permission", exitOther, "run the agent as the owner of the state folder and of the roots"},
 }
