@@ -50,7 +50,7 @@ func (m *maker) begin(ctx context.Context) error {
 
 // bytesPerSecond is what the server sends at most, so that there is something
 // to see.
-const bytesPerSecond = 8 << 20
+const bytesPerSecond = 12 << 20
 
 // serve starts a server of static files on loopback.
 func (m *maker) serve() error {
