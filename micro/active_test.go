@@ -176,6 +176,7 @@ func TestSeedsAndBlobs(t *testing.T) {
 
 // TestBudget compares what was promised with what the file system says.
 func TestBudget(t *testing.T) {
+	t.Parallel()
 	v1, v2 := t.TempDir(), t.TempDir()
 	goSources(t, v1, "go", "crypto")
 	goSources(t, v2, "go", "crypto", "encoding")
@@ -272,4 +273,16 @@ func TestCancel(t *testing.T) {
 func TestUnmanagedMessage(t *testing.T) {
 	err := &UnmanagedError{Root: "/srv/app", Paths: []string{"a", "b"}, More: 3}
 	require.True(t, strings.Contains(err.Error(), "a, b, and 3 more"), err.Error())
+}
+
+// TestRevertByName knows what to drop although the release is not told.
+func TestRevertByName(t *testing.T) {
+	s1, _ := small(t)
+	d := newDevice(t)
+	d.activate("t1", s1)
+	require.NoError(t, d.f.Revert(t.Context(), "t1", release.Component{Name: "app"}))
+	require.Equal(t, ota.None, d.active().State)
+	require.Empty(t, listed(t, d.f.path(dirTx)))
+	require.Empty(t, listed(t, d.f.path(dirIndex)))
+	require.ErrorContains(t, d.f.Revert(t.Context(), "t1", release.Component{Name: "other"}), "backend of")
 }

@@ -15,6 +15,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	var shops []*shop
 	blobs := otatest.Blobs{}
 	for i := range 3 {

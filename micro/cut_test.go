@@ -5,6 +5,7 @@ package micro
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -100,6 +101,22 @@ func steps(t *testing.T, name string) int {
 	return *count
 }
 
+// long says that the tests of power cuts are to take the time they need.
+func long() bool { return os.Getenv("PAWL_CRASH") == "long" }
+
+// someSteps are the steps of a verb at which it is cut: of a long one every
+// third, unless there is time for all.
+func someSteps(t *testing.T, name string) iter.Seq[int] {
+	all, every := steps(t, name), 1
+	if all > 30 && !long() {
+		every = 3
+	}
+	return func(yield func(int) bool) {
+		for n := 0; n < all && yield(n); n += every {
+		}
+	}
+}
+
 // isOld checks that the device is exactly as before.
 func (sc *scene) isOld(msg string) {
 	sc.t.Helper()
@@ -130,7 +147,8 @@ func (sc *scene) goesOn() {
 func TestCutThenRevert(t *testing.T) {
 	for _, name := range []string{"stage", "activate", "revert"} {
 		t.Run(name, func(t *testing.T) {
-			for n := range steps(t, name) {
+			t.Parallel()
+			for n := range someSteps(t, name) {
 				sc := newScene(t)
 				sc.upTo(name)
 				sc.cutAt(n + 1)
@@ -154,7 +172,8 @@ func TestCutThenRevert(t *testing.T) {
 func TestCutThenAgain(t *testing.T) {
 	for _, name := range []string{"stage", "activate", "commit"} {
 		t.Run(name, func(t *testing.T) {
-			for n := range steps(t, name) {
+			t.Parallel()
+			for n := range someSteps(t, name) {
 				sc := newScene(t)
 				sc.upTo(name)
 				sc.cutAt(n + 1)
@@ -184,6 +203,7 @@ func TestCutThenAgain(t *testing.T) {
 // TestCutActivateAndRevert cuts the power twice: in Activate at each step,
 // then in Revert at each step.
 func TestCutActivateAndRevert(t *testing.T) {
+	t.Parallel()
 	pairs := 0
 	for n := range steps(t, "activate") + 1 {
 		for m := 1; ; m++ {

@@ -18,12 +18,16 @@ import (
 // TestRandomTrees takes a device from one random tree to another, with random
 // paths of the app, through a random cut, and either on or back.
 func TestRandomTrees(t *testing.T) {
-	rounds := uint64(120)
-	if testing.Short() {
-		rounds = 20
+	rounds := uint64(40)
+	switch {
+	case long():
+		rounds = 400
+	case testing.Short():
+		rounds = 10
 	}
 	for seed := range rounds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 7))
 			d := newDevice(t)
 			s1, carry := randomShop(t, rng)

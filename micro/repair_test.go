@@ -42,6 +42,7 @@ func TestRepairRootThatIsGone(t *testing.T) {
 			same(t, want, snapshot(t, d.root), name)
 			d.isWhole(s)
 			require.True(t, knows(t, d, s), name)
+			require.FileExists(t, d.f.indexPath(s.c.Digest()), name)
 		}
 	}
 }

@@ -78,6 +78,7 @@ func change(t testing.TB, dir string) {
 }
 
 func TestRealTree(t *testing.T) {
+	t.Parallel()
 	v1, v2 := t.TempDir(), t.TempDir()
 	goSources(t, v1, "go", "net", "crypto", "internal", "cmd/internal")
 	goSources(t, v2, "go", "net", "crypto", "internal", "cmd/internal")
