@@ -268,9 +268,25 @@ type device struct {
 
 func newDevice(t testing.TB) *device {
 	t.Helper()
-	d := &device{t: t, root: filepath.Join(t.TempDir(), "srv", "app")}
+	d := &device{t: t, root: filepath.Join(tempDir(t), "srv", "app")}
 	d.restart()
 	return d
+}
+
+// tempDir is a t.TempDir that an ordinary user can remove although it holds
+// folders that may not be written to.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		_ = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+			if err == nil && e.IsDir() {
+				_ = os.Chmod(p, 0o700)
+			}
+			return nil
+		})
+	})
+	return dir
 }
 
 // restart is a new process: a Files that knows nothing.

@@ -79,7 +79,7 @@ func change(t testing.TB, dir string) {
 
 func TestRealTree(t *testing.T) {
 	t.Parallel()
-	v1, v2 := t.TempDir(), t.TempDir()
+	v1, v2 := t.TempDir(), tempDir(t)
 	goSources(t, v1, "go", "net", "crypto", "internal", "cmd/internal")
 	goSources(t, v2, "go", "net", "crypto", "internal", "cmd/internal")
 	change(t, v2)
