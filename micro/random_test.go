@@ -83,10 +83,10 @@ func randomFolder(t *testing.T, rng *rand.Rand, dir, rel string, depth int) (car
 		switch kind := rng.IntN(9); {
 		case kind < 3:
 			require.NoError(t, os.WriteFile(full, []byte(fmt.Sprint(rng.IntN(4))), 0o644))
-			require.NoError(t, os.Chmod(full, []fs.FileMode{0o644, 0o644, 0o755, 0o400}[rng.IntN(4)]))
 			if rng.IntN(6) == 0 {
 				require.NoError(t, unix.Setxattr(full, "user.x", []byte{byte(rng.IntN(2))}, 0))
 			}
+			require.NoError(t, os.Chmod(full, []fs.FileMode{0o644, 0o644, 0o755, 0o400}[rng.IntN(4)]))
 		case kind == 3:
 			require.NoError(t, os.Symlink([]string{"a", "/etc", ".."}[rng.IntN(3)], full))
 		case kind < 6 && depth < 3:
