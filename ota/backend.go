@@ -42,7 +42,9 @@ type Backend interface {
 
 	// Revert puts the component back exactly as it was before Stage, from any
 	// point, "never staged" included, and drops what tx set aside. Where that
-	// takes a reboot it arms it: Active then names the old one as Next.
+	// takes a reboot it arms it: Active then names the old one as Next. It goes
+	// by what it noted itself: where the release document was lost, c holds the
+	// name alone.
 	Revert(ctx context.Context, tx TxID, c release.Component) error
 
 	// Active asks the device, never a journal, what is in effect for the
@@ -164,7 +166,8 @@ type Pruner interface {
 
 // Reverter is a [Backend] that can tell whether Revert would still succeed.
 // It is asked when the newest journal record was lost in the middle of a
-// trial; a backend without it counts as one that can not.
+// trial; a backend without it counts as one that can not. As with Revert, c may
+// hold the name alone.
 type Reverter interface {
 	CanRevert(ctx context.Context, tx TxID, c release.Component) (bool, error)
 }

@@ -95,7 +95,8 @@ func (u *Updater) settleIdle(ctx context.Context) error {
 }
 
 // rediscover looks through the stored release documents for the newest one
-// whose components are all in effect.
+// whose components are all in effect. A release that was on trial counts as
+// running then: with the journal gone nobody knows that it was.
 func (u *Updater) rediscover(ctx context.Context) error {
 	docs, err := u.documents()
 	if err != nil {
