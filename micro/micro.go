@@ -91,33 +91,42 @@ type Options struct {
 // Files is the backend of one component. It implements [ota.Backend] and all
 // of its optional interfaces. One goroutine uses it at a time, but Seed may be
 // called while Stage runs.
-type Files struct {
+type Files struct{ layout }
+
+// layout is how a component lies on the device, as the engine uses it.
+type layout interface {
+	ota.Backend
+	ota.Budgeter
+	ota.Lister
+	ota.Seeder
+	ota.Verifier
+	ota.Repairer
+	ota.Pruner
+	ota.Reverter
+}
+
+// base is what the layouts share: the options, and the records and indexes in
+// the spool.
+type base struct {
 	opts Options
 	// before, when a test set it, is called before each step that lasts.
 	before func(op, path string) error
+}
+
+// treeFiles is the layout Tree.
+type treeFiles struct {
+	base
 
 	mu    sync.Mutex
 	seeds []*source // opened for Seed, dropped by every verb that moves trees
 }
-
-// The interfaces that a Files has.
-var (
-	_ ota.Backend  = (*Files)(nil)
-	_ ota.Budgeter = (*Files)(nil)
-	_ ota.Lister   = (*Files)(nil)
-	_ ota.Seeder   = (*Files)(nil)
-	_ ota.Verifier = (*Files)(nil)
-	_ ota.Repairer = (*Files)(nil)
-	_ ota.Pruner   = (*Files)(nil)
-	_ ota.Reverter = (*Files)(nil)
-)
 
 // New returns the backend of one component. It touches nothing on the disk.
 func New(o Options) (*Files, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("micro: %w", err)
 	}
-	return &Files{opts: o}, nil
+	return &Files{&treeFiles{base: base{opts: o}}}, nil
 }
 
 func (o *Options) validate() error {
@@ -176,21 +185,21 @@ const (
 	dirTrash = "trash" // what is being removed
 )
 
-func (f *Files) path(names ...string) string {
+func (f *base) path(names ...string) string {
 	return filepath.Join(append([]string{f.opts.Spool}, names...)...)
 }
 
-func (f *Files) txPath(tx ota.TxID, names ...string) string {
+func (f *base) txPath(tx ota.TxID, names ...string) string {
 	return f.path(append([]string{dirTx, string(tx)}, names...)...)
 }
 
 // treePath is the staged tree, and after the exchange the old one.
-func (f *Files) treePath(tx ota.TxID) string { return f.txPath(tx, "tree") }
+func (f *treeFiles) treePath(tx ota.TxID) string { return f.txPath(tx, "tree") }
 
-func (f *Files) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
+func (f *treeFiles) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
 
 // step is called before each step that lasts.
-func (f *Files) step(op, path string) error {
+func (f *base) step(op, path string) error {
 	if f.before == nil {
 		return nil
 	}
@@ -198,7 +207,7 @@ func (f *Files) step(op, path string) error {
 }
 
 // check refuses what this backend cannot be meant for.
-func (f *Files) check(tx ota.TxID, c release.Component) error {
+func (f *base) check(tx ota.TxID, c release.Component) error {
 	if c.Kind != Kind {
 		return fmt.Errorf("component %.80q is of kind %.40q, not %q", c.Name, c.Kind, Kind)
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // Seed opens a file of the root or of a kept tree that should hold b.
-func (f *Files) Seed(_ context.Context, name string, b release.Blob) (io.ReadCloser, bool, error) {
+func (f *treeFiles) Seed(_ context.Context, name string, b release.Blob) (io.ReadCloser, bool, error) {
 	if name != f.opts.Name {
 		return nil, false, fmt.Errorf("component %.80q came to the backend of %q", name, f.opts.Name)
 	}
@@ -50,7 +50,7 @@ func openSeed(s *source, p string, b release.Blob) (io.ReadCloser, bool) {
 }
 
 // openSeeds opens the trees; a root that nothing is known of lends nothing.
-func (f *Files) openSeeds() error {
+func (f *treeFiles) openSeeds() error {
 	root, err := look(f.opts.Root)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (f *Files) openSeeds() error {
 }
 
 // dropSeeds closes the trees that Seed reads from.
-func (f *Files) dropSeeds() {
+func (f *treeFiles) dropSeeds() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	closeSources(f.seeds)
@@ -83,7 +83,7 @@ func (f *Files) dropSeeds() {
 }
 
 // Blobs returns the content of all files of c.
-func (f *Files) Blobs(ctx context.Context, c release.Component, content ota.Content) ([]release.Blob, error) {
+func (f *base) Blobs(ctx context.Context, c release.Component, content ota.Content) ([]release.Blob, error) {
 	ix, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func (f *Files) Blobs(ctx context.Context, c release.Component, content ota.Cont
 
 // Budget returns what Stage of c takes on the root's file system: the files
 // that cannot be shared, in whole blocks, every folder, and the records.
-func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
+func (f *treeFiles) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
 	root, err := f.root()
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Con
 }
 
 // blockSize returns the unit in which the file system gives out space.
-func (f *Files) blockSize() int64 {
+func (f *base) blockSize() int64 {
 	var fs unix.Statfs_t
 	for dir := f.opts.Root; ; {
 		if unix.Statfs(dir, &fs) == nil && fs.Bsize > 0 {
@@ -133,7 +133,7 @@ func (f *Files) blockSize() int64 {
 
 // counter adds up what a tree takes.
 type counter struct {
-	f       *Files
+	f       *treeFiles
 	ctx     context.Context
 	next    *release.Index
 	sources []*source

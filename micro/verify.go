@@ -17,7 +17,7 @@ import (
 
 // verifier compares a tree with an index.
 type verifier struct {
-	f     *Files
+	f     *base
 	tree  *at.Tree
 	ix    *release.Index
 	stop  bool // at the first difference
@@ -96,7 +96,7 @@ func (v *verifier) extra(ctx context.Context, dir string) error {
 
 // Verify reads everything that c lists below the root and returns what is not
 // as it should be, and what no release lists. Carried paths are the app's.
-func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
+func (f *treeFiles) Verify(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
 	ix, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Con
 	if err != nil {
 		return nil, err
 	}
-	v := verifier{f: f, tree: tree, ix: ix}
+	v := verifier{f: &f.base, tree: tree, ix: ix}
 	err = v.run(ctx)
 	return v.found, errors.Join(err, tree.Close())
 }
@@ -118,7 +118,7 @@ func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Con
 // content comes from kept trees, from files with the same content, or from
 // content. It returns what it could not mend, and what no release lists: that
 // it leaves alone.
-func (f *Files) Repair(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
+func (f *treeFiles) Repair(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
 	found, err := f.Verify(ctx, c, content)
 	if err != nil || len(found) == 0 {
 		return nil, err
