@@ -96,9 +96,9 @@ const (
 
 // reserve sets aside what the records of tx will need: on a disk that is full
 // by then, the exchange and the commit still have to be possible.
-func (f *base) reserve(tx ota.TxID) error {
+func (f *base) reserve(tx ota.TxID, bytesEach int) error {
 	for _, name := range []string{forPlan, forState} {
-		if err := os.WriteFile(f.txPath(tx, name), bytes.Repeat([]byte{'.'}, reserveBytes), 0o600); err != nil {
+		if err := os.WriteFile(f.txPath(tx, name), bytes.Repeat([]byte{'.'}, bytesEach), 0o600); err != nil {
 			return explain(err)
 		}
 	}
