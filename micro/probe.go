@@ -21,6 +21,10 @@ func (f *treeFiles) prepare(tx string) error {
 	if err := durable.MkdirAll(filepath.Dir(f.opts.Root), 0o755); err != nil {
 		return explain(err)
 	}
+	return f.prepareSpool(tx)
+}
+
+func (f *base) prepareSpool(tx string) error {
 	if err := f.step("mkdir", f.txPath("x")); err != nil {
 		return err
 	}
