@@ -217,7 +217,7 @@ func (f *treeFiles) dropIndexes(d release.Digest) error {
 
 // pruneIndexes drops the indexes of trees that are neither at the root, nor
 // kept, nor part of a transaction.
-func (f *treeFiles) pruneIndexes(running known) error {
+func (f *base) pruneIndexes(running known) error {
 	needed := map[string]bool{running.Digest.String(): true}
 	kept, err := f.listDir(dirKept)
 	if err != nil {

@@ -9,7 +9,17 @@
 // amount of writing. The old folder stays until the release is committed, and
 // by Keep.Previous after that: going back is the same exchange.
 //
-// The root belongs to the release as a whole. Paths of the app are listed in
+// With the layout [InPlace] each entry is exchanged by itself, wherever it lies
+// below the root, which may be /. What was there before lies in a spool on the
+// same file system until the release is committed, and by Keep.Previous after
+// that. Entries that were changed on the device are refused, kept or replaced,
+// as the release says: see [InPlaceOptions]. An entry that a release installed
+// and the next one does not list is removed; anything else that no release
+// lists is not touched. A path that no release installed before is replaced
+// without a question, and comes back with a Revert. A folder that holds what no
+// release installed is never replaced or removed.
+//
+// In the Tree layout the root belongs to the release as a whole. Paths of the app are listed in
 // the release as carried ([release.Carry]): they are moved from folder to
 // folder, and back. Anything else that lies in the root is refused with
 // [ErrUnmanaged] before anything is changed.
@@ -65,18 +75,28 @@ type Layout string
 // Tree is the layout of a whole folder that is switched by one exchange.
 const Tree Layout = "tree"
 
+// InPlace is the layout in which every entry changes by itself, wherever it
+// lies below the root, on the terms of the file system that it lies on. What
+// no release lists is not touched.
+const InPlace Layout = "inplace"
+
 // Options configure a [Files]. Name and Root are needed.
 type Options struct {
 	// Name is the name of the component.
 	Name string
 	// Root is the folder that the app finds its files in. It must not be a
-	// symbolic link and need not be there yet.
+	// symbolic link. In the Tree layout it need not be there yet; in the
+	// InPlace layout it has to, and may be /.
 	Root string
 	// Layout is Tree where it is empty.
 	Layout Layout
 	// Spool is the folder for what is being staged and what is kept, on the
 	// same mount as Root's parent. It is made with mode 0700 if it is missing.
 	// Empty means .pawl.NAME beside Root, NAME being Root's own name.
+	//
+	// In the InPlace layout it may be anywhere. Entries on other mounts than
+	// its own have theirs where their mount begins, as .pawl.NAME, NAME being
+	// the component's; so has the root / its own.
 	Spool string
 	// Effect says what has to happen after the exchange until the release is
 	// in effect: [ota.NeedsRestart] where the tree holds the program that
@@ -126,6 +146,9 @@ func New(o Options) (*Files, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("micro: %w", err)
 	}
+	if o.Layout == InPlace {
+		return &Files{&inPlaceFiles{base: base{opts: o}}}, nil
+	}
 	return &Files{&treeFiles{base: base{opts: o}}}, nil
 }
 
@@ -140,13 +163,13 @@ func (o *Options) validate() error {
 	if err != nil {
 		return fmt.Errorf("option Root: %w", err)
 	}
-	if o.Root = root; root == "/" {
-		return fmt.Errorf("option Root: /: %w", ErrLayout)
-	}
 	if o.Layout == "" {
 		o.Layout = Tree
 	}
-	if o.Layout != Tree {
+	if o.Root = root; root == "/" && o.Layout != InPlace {
+		return fmt.Errorf("option Root: /: %w", ErrLayout)
+	}
+	if o.Layout != Tree && o.Layout != InPlace {
 		return fmt.Errorf("option Layout: %.40q is not known", o.Layout)
 	}
 	if o.Effect != "" && o.Effect != ota.Live && o.Effect != ota.NeedsRestart && o.Effect != ota.NeedsReboot {
@@ -156,6 +179,9 @@ func (o *Options) validate() error {
 }
 
 func (o *Options) validateSpool() error {
+	if o.Spool == "" && o.Root == "/" {
+		o.Spool = "/.pawl." + o.Name
+	}
 	if o.Spool == "" {
 		o.Spool = filepath.Join(filepath.Dir(o.Root), ".pawl."+filepath.Base(o.Root))
 	}
@@ -163,7 +189,7 @@ func (o *Options) validateSpool() error {
 	if err != nil {
 		return fmt.Errorf("option Spool: %w", err)
 	}
-	if o.Spool = spool; inside(o.Root, spool) || inside(spool, o.Root) {
+	if o.Spool = spool; inside(o.Root, spool) && o.Layout != InPlace || inside(spool, o.Root) {
 		return fmt.Errorf("option Spool: %s and the root %s lie within each other", spool, o.Root)
 	}
 	return nil
@@ -196,7 +222,7 @@ func (f *base) txPath(tx ota.TxID, names ...string) string {
 // treePath is the staged tree, and after the exchange the old one.
 func (f *treeFiles) treePath(tx ota.TxID) string { return f.txPath(tx, "tree") }
 
-func (f *treeFiles) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
+func (f *base) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
 
 // step is called before each step that lasts.
 func (f *base) step(op, path string) error {

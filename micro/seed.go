@@ -106,7 +106,7 @@ func (f *treeFiles) Budget(ctx context.Context, c release.Component, content ota
 	if err != nil {
 		return nil, err
 	}
-	n := counter{f: f, ctx: ctx, next: next, block: f.blockSize()}
+	n := counter{f: &f.base, ctx: ctx, next: next, block: f.blockSize()}
 	if was.Digest.IsZero() || was.Digest != c.Digest() {
 		n.sources = f.sources(f.oldIndex(ctx, was, content))
 		err = n.tree()
@@ -133,7 +133,7 @@ func (f *base) blockSize() int64 {
 
 // counter adds up what a tree takes.
 type counter struct {
-	f       *treeFiles
+	f       *base
 	ctx     context.Context
 	next    *release.Index
 	sources []*source
