@@ -286,7 +286,7 @@ func (w *worker) repairInPlace(e *release.Entry, lenders []*lender, content ota.
 	if info, err := w.tree.Stat(e.Path); err == nil && info.IsDir() && e.Type != release.Dir {
 		return reason + ", and what is in the folder would be lost"
 	}
-	if err := makeParents(w.tree, e.Path); err != nil {
+	if err := w.impliedParents(e.Path); err != nil {
 		return fmt.Sprintf("%s, and cannot be mended: %v", reason, err)
 	}
 	var local []*source

@@ -236,6 +236,19 @@ func (s *switcher) hasNew(ch *entryChange) bool {
 	return err == nil && info.Like(*ch.New)
 }
 
+// impliedParents makes the folders above p that are missing, because somebody
+// removed them.
+func (w *worker) impliedParents(p string) error {
+	dir := path.Dir(p)
+	if _, err := w.tree.Stat(dir); dir == "." || !isGone(err) {
+		return err
+	}
+	if err := w.impliedParents(dir); err != nil {
+		return err
+	}
+	return w.mendDir(impliedDir(dir))
+}
+
 func (s *switcher) isEmpty(p string) bool {
 	names, err := s.tree.ReadDir(p)
 	return err == nil && len(names) == 0
@@ -307,7 +320,7 @@ func (s *switcher) back(ch *entryChange) error {
 	case !there && ch.Old == nil:
 		return nil
 	case !there:
-		if err := makeParents(s.tree, ch.Path); err != nil {
+		if err := s.w.impliedParents(ch.Path); err != nil {
 			return err
 		}
 	}
