@@ -37,7 +37,6 @@ type census struct {
 
 	wanted  map[string]*release.Entry
 	as      map[string]string // how those of wanted are placed
-	over    map[string]bool   // local changes that are replaced
 	retain  map[string]bool   // placed paths that stay though nobody lists them
 	holds   map[string]bool   // folders that will hold something wanted
 	gone    map[string]bool
@@ -50,7 +49,7 @@ type census struct {
 }
 
 func (c *census) run() error {
-	c.wanted, c.as, c.over, c.retain = map[string]*release.Entry{}, map[string]string{}, map[string]bool{}, map[string]bool{}
+	c.wanted, c.as, c.retain = map[string]*release.Entry{}, map[string]string{}, map[string]bool{}
 	c.holds, c.gone, c.folders = map[string]bool{}, map[string]bool{}, map[string]int64{}
 	c.local.Root, c.unmanaged.Root = c.f.opts.Root, c.f.opts.Root
 	for _, step := range []func() error{c.list, c.judge, c.remove, c.placeAll} {
@@ -158,7 +157,6 @@ func (c *census) judge() error {
 		}
 		switch c.opts.of(p) {
 		case Overwrite:
-			c.over[p] = true
 		case Keep:
 			if err := c.keep(p, why, info); err != nil {
 				return err
@@ -257,7 +255,7 @@ func (c *census) removeOne(p string) error {
 	}
 	ch, err := c.change(p, info, true)
 	c.gone[p] = true
-	ch.Over = why != "" && c.opts.of(p) == Overwrite
+	ch.Over = c.opts.of(p) == Overwrite
 	c.removals = append(c.removals, ch)
 	return err
 }
@@ -321,7 +319,7 @@ func (c *census) place(p string, e *release.Entry) error {
 		return nil
 	}
 	ch, err := c.change(p, info, there)
-	ch.Over = c.over[p]
+	ch.Over = c.opts.of(p) == Overwrite
 	done.ID = at.ID{}
 	c.places, c.entries = append(c.places, ch), append(c.entries, done)
 	return err

@@ -335,4 +335,3 @@ func TestInPlaceOtherVolumeIsNotMounted(t *testing.T) {
 	require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
 	same(t, before, times(t, d.root), "back")
 }
-

@@ -53,16 +53,32 @@ func TestInPlaceChangedAfterStage(t *testing.T) {
 		require.NoError(t, d.stage("t2", s2))
 		files(t, d.root, map[string]string{"etc/conf": "by hand"})
 		before := times(t, d.root)
-		require.ErrorIs(t, d.f.Activate(t.Context(), "t2", s2.c), ErrLocalChange)
-		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
-		same(t, before, times(t, d.root), "refused")
-		if policy == Overwrite {
-			d.activate("t3", s2)
+		err := d.f.Activate(t.Context(), "t2", s2.c)
+		if policy == Refuse {
+			require.ErrorIs(t, err, ErrLocalChange)
+		} else {
+			require.NoError(t, err)
 			require.Equal(t, "two", readAt(t, d, "etc/conf"))
-			require.NoError(t, d.f.Revert(t.Context(), "t3", s2.c))
-			same(t, before, times(t, d.root), "what was overwritten is back")
 		}
+		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
+		same(t, before, times(t, d.root), "the change is there as before")
 	}
+}
+
+// TestInPlaceFolderInUse: a folder that a release brought stays when something
+// else is in it, and goes when nothing is.
+func TestInPlaceFolderInUse(t *testing.T) {
+	d := newPlaceDevice(t)
+	d.install("t1", placeShop(t, files(t, t.TempDir(), map[string]string{"used/": "", "used2/f": "x", "unused/": "", "unused2/f": "x"}), ""))
+	files(t, d.root, map[string]string{"used/own": "own", "used2/own": "own"})
+	d.install("t2", oneFile(t, "other", "x", ""))
+	got := times(t, d.root)
+	for _, p := range []string{"used", "used2", "unused", "unused2"} {
+		require.Equal(t, p == "used" || p == "used2", got[p] != "", p)
+	}
+	require.NotContains(t, got, "used2/f")
+	require.Equal(t, "own", readAt(t, d, "used/own"))
+	require.Equal(t, "own", readAt(t, d, "used2/own"))
 }
 
 func TestInPlaceKeepsLocalChange(t *testing.T) {
@@ -319,4 +335,32 @@ func TestInPlaceRealTrees(t *testing.T) {
 	d.isWhole(s1)
 	require.Less(t, time.Since(start), time.Second)
 	t.Logf("%d entries, Active took %v", len(s1.ix.Entries), time.Since(start))
+}
+
+// TestInPlaceChangedWhileSwitching changes an entry after the plan was written,
+// just before its turn comes.
+func TestInPlaceChangedWhileSwitching(t *testing.T) {
+	for _, change := range []func(p string) error{
+		func(p string) error { return os.WriteFile(p, []byte("by hand"), 0o644) },
+		os.Remove,
+	} {
+		sc := newPlaceScene(t)
+		sc.upTo("activate")
+		p := filepath.Join(sc.root, "bin/tool")
+		sc.f.before = func(op, path string) error {
+			if op == "switch" && path == p {
+				return change(p)
+			}
+			return nil
+		}
+		require.ErrorIs(t, sc.verb("activate"), ErrLocalChange)
+		sc.restart()
+		require.NoError(t, sc.verb("revert"))
+		got := times(t, sc.root)
+		require.NotEqual(t, sc.want1["bin/tool"], got["bin/tool"], "the change is still there")
+		delete(got, "bin/tool")
+		delete(sc.want1, "bin/tool")
+		got["bin"] = sc.want1["bin"]
+		same(t, sc.want1, got, "all else is as before")
+	}
 }

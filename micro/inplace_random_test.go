@@ -156,10 +156,10 @@ func randomPlaces(t *testing.T, rng *rand.Rand, dir, rel string, depth int, abse
 		switch kind := rng.IntN(10); {
 		case kind < 3:
 			require.NoError(t, os.WriteFile(full, []byte(fmt.Sprint(rng.IntN(3))), 0o644))
-			require.NoError(t, os.Chmod(full, []os.FileMode{0o644, 0o755, 0o400}[rng.IntN(3)]))
 			if rng.IntN(6) == 0 {
 				require.NoError(t, unix.Setxattr(full, "user.x", []byte{byte(rng.IntN(2))}, 0))
 			}
+			require.NoError(t, os.Chmod(full, []os.FileMode{0o644, 0o755, 0o400}[rng.IntN(3)]))
 		case kind == 3:
 			require.NoError(t, os.Symlink([]string{"a", "/etc", ".."}[rng.IntN(3)], full))
 		case kind < 7 && depth < 3:
@@ -183,6 +183,7 @@ func localChanges(t *testing.T, rng *rand.Rand, root string, s *shop) map[string
 		p := filepath.Join(root, e.Path)
 		switch rng.IntN(4) {
 		case 0:
+			require.NoError(t, os.Chmod(p, 0o644))
 			require.NoError(t, os.WriteFile(p, []byte("by hand"), 0o644))
 		case 1:
 			require.NoError(t, os.Chmod(p, 0o777))
@@ -228,11 +229,11 @@ func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[str
 		case release.Symlink:
 			require.NoError(t, os.Symlink(e.Target, p))
 		}
-		if e.Type != release.Symlink {
-			require.NoError(t, unix.Chmod(p, e.Mode))
-		}
 		for _, x := range e.Xattrs {
 			require.NoError(t, unix.Setxattr(p, x.Name, x.Value, 0))
+		}
+		if e.Type != release.Symlink {
+			require.NoError(t, unix.Chmod(p, e.Mode))
 		}
 		text, err := describe(p)
 		require.NoError(t, err)
@@ -310,4 +311,3 @@ func addParents(m map[string]string, p string) {
 		}
 	}
 }
-
