@@ -335,3 +335,34 @@ func TestInPlaceOtherVolumeIsNotMounted(t *testing.T) {
 	require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
 	same(t, before, times(t, d.root), "back")
 }
+
+// TestInPlaceCommitCutKeepsAll cuts a Commit that replaces a kept set of the
+// same release on two file systems: what is kept is all there afterwards.
+func TestInPlaceCommitCutKeepsAll(t *testing.T) {
+	d := newPlaceDevice(t)
+	twoVolumes(t, d)
+	s1, s2 := twoVolumeShops(t, 20)
+	d.install("a", s1)
+	for n := 1; n < 100; n++ {
+		d.install("b", s2)
+		d.install("c", s1)
+		d.activate("d", s2)
+		count := d.cutAt(n)
+		err := d.f.Commit(t.Context(), "d", s2.c)
+		d.restart()
+		require.NoError(t, d.f.Commit(t.Context(), "d", s2.c))
+		d.isWhole(s2)
+		for _, b := range s1.ix.Blobs() {
+			r, ok, err := d.f.Seed(t.Context(), "app", b)
+			require.NoError(t, err)
+			require.True(t, ok, "step %d", n)
+			require.NoError(t, r.Close())
+		}
+		if err == nil {
+			require.Greater(t, *count, 4)
+			return
+		}
+		d.install("e", s1)
+	}
+	t.Fatal("the Commit has no end")
+}
