@@ -23,7 +23,7 @@ import (
 //
 // Where there was no root, the staged tree gets the name only if it is still
 // free.
-func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) error {
+func (f *treeFiles) Activate(ctx context.Context, tx ota.TxID, c release.Component) error {
 	if err := f.check(tx, c); err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) 
 
 // stillSame is Activate where nothing was staged, because the root held the
 // component already.
-func (f *Files) stillSame(ctx context.Context, c release.Component) error {
+func (f *treeFiles) stillSame(ctx context.Context, c release.Component) error {
 	a, err := f.Active(ctx, c.Name)
 	if err == nil && !a.Is(c.Digest()) {
 		err = fmt.Errorf("cannot activate %s: it is not staged: %w", c.Name, ota.ErrState)
@@ -70,7 +70,7 @@ func (f *Files) stillSame(ctx context.Context, c release.Component) error {
 
 // makePlan looks at everything once more, because the app ran on since Stage,
 // and writes the plan.
-func (f *Files) makePlan(ctx context.Context, tx ota.TxID, s *staged, root place) (*plan, error) {
+func (f *treeFiles) makePlan(ctx context.Context, tx ota.TxID, s *staged, root place) (*plan, error) {
 	tree, err := look(f.treePath(tx))
 	if err != nil || !tree.is(&s.Tree) {
 		return nil, errors.Join(err, fmt.Errorf("the staged tree is not the one that was staged: %w", ota.ErrState))
@@ -102,7 +102,7 @@ func (f *Files) makePlan(ctx context.Context, tx ota.TxID, s *staged, root place
 	return p, f.writeReserved(tx, forPlan, f.txPath(tx, "plan"), formatPlan, p)
 }
 
-func (f *Files) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p *plan, next *release.Index) ([]move, error) {
+func (f *treeFiles) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p *plan, next *release.Index) ([]move, error) {
 	var old *release.Index
 	if p.Old != nil {
 		old = f.oldIndex(ctx, *p.Old, nil)
@@ -117,7 +117,7 @@ func (f *Files) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p *pl
 // checkShared finds out whether a file that the new tree shares with the root
 // was written to since Stage has verified it. Reading it again is only needed
 // where the inode says that something happened to it.
-func (f *Files) checkShared(ctx context.Context, tx ota.TxID, next *release.Index) error {
+func (f *treeFiles) checkShared(ctx context.Context, tx ota.TxID, next *release.Index) error {
 	tree, err := at.Open(f.treePath(tx))
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (w *worker) wrong(tree *at.Tree, path string, e *release.Entry) (string, er
 	return why, err
 }
 
-func (f *Files) exchange(tx ota.TxID, p *plan) error {
+func (f *treeFiles) exchange(tx ota.TxID, p *plan) error {
 	if p.Old == nil {
 		if err := f.step("name", f.opts.Root); err != nil {
 			return err
@@ -170,13 +170,13 @@ func (f *Files) exchange(tx ota.TxID, p *plan) error {
 
 // settle makes the exchange durable where an earlier call made it: that one may
 // have failed, or been cut short, before it could.
-func (f *Files) settle(tx ota.TxID) error {
+func (f *treeFiles) settle(tx ota.TxID) error {
 	return cmp.Or(durable.SyncDir(filepath.Dir(f.opts.Root)), durable.SyncDir(f.txPath(tx)))
 }
 
 // moveForward moves the carried paths from the old tree to the new one. Those
 // that are there already stay.
-func (f *Files) moveForward(tx ota.TxID, p *plan) error {
+func (f *treeFiles) moveForward(tx ota.TxID, p *plan) error {
 	if p.Old == nil {
 		return nil
 	}
@@ -184,13 +184,13 @@ func (f *Files) moveForward(tx ota.TxID, p *plan) error {
 }
 
 // moveBack moves them from the new tree to the old one.
-func (f *Files) moveBack(newTree, oldTree string, p *plan) error {
+func (f *treeFiles) moveBack(newTree, oldTree string, p *plan) error {
 	return f.moveAll(newTree, oldTree, p.Moves, f.backward)
 }
 
 // gather brings the carried paths of other transactions, which could not be
 // finished, to where the root is now, so that they go on with it.
-func (f *Files) gather(tx ota.TxID, root place) error {
+func (f *treeFiles) gather(tx ota.TxID, root place) error {
 	plans, err := f.plans()
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func (f *Files) gather(tx ota.TxID, root place) error {
 	return nil
 }
 
-func (f *Files) moveAll(fromPath, toPath string, moves []move, one func(from, to *at.Tree, m *move) error) error {
+func (f *treeFiles) moveAll(fromPath, toPath string, moves []move, one func(from, to *at.Tree, m *move) error) error {
 	if len(moves) == 0 {
 		return nil
 	}
@@ -235,7 +235,7 @@ func (f *Files) moveAll(fromPath, toPath string, moves []move, one func(from, to
 // one has what was moved, and an old process has made another in the old one;
 // or a process has made one in the new tree before this could move the real
 // one, which is an error.
-func (f *Files) forward(from, to *at.Tree, m *move) error {
+func (f *treeFiles) forward(from, to *at.Tree, m *move) error {
 	src, err := from.Stat(m.Path)
 	if isGone(err) {
 		return settleMove(from, to, m.Path)
@@ -258,7 +258,7 @@ func (f *Files) forward(from, to *at.Tree, m *move) error {
 // backward moves one path to the old tree, with all that was done to it in the
 // trial. Where both trees have it, what was there when the plan was made never
 // left the old one; anything else there is what an old process made since.
-func (f *Files) backward(from, to *at.Tree, m *move) error {
+func (f *treeFiles) backward(from, to *at.Tree, m *move) error {
 	src, err := from.Stat(m.Path)
 	if isGone(err) {
 		return settleMove(from, to, m.Path)
@@ -328,7 +328,7 @@ func settleMove(from, to *at.Tree, p string) error {
 	return nil
 }
 
-func (f *Files) moveOne(from, to *at.Tree, p string) error {
+func (f *treeFiles) moveOne(from, to *at.Tree, p string) error {
 	if err := f.step("move", to.Name(p)); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 // Where the evidence does not decide, because the record of it is lost or the
 // root was copied to another place, the root is compared by content with what
 // is known, which takes as long as reading it.
-func (f *Files) Active(ctx context.Context, name string) (ota.Active, error) {
+func (f *treeFiles) Active(ctx context.Context, name string) (ota.Active, error) {
 	if name != f.opts.Name {
 		return ota.Active{}, fmt.Errorf("component %.80q came to the backend of %q", name, f.opts.Name)
 	}
@@ -62,7 +62,7 @@ func isEmpty(dir string) (bool, error) {
 
 // whole answers for a root that is known to hold k: it is whole where all
 // carried paths are in it.
-func (f *Files) whole(root place, k known, plans map[ota.TxID]*plan) (ota.Active, error) {
+func (f *treeFiles) whole(root place, k known, plans map[ota.TxID]*plan) (ota.Active, error) {
 	for tx, p := range plans {
 		if !root.is(&p.New) && !root.is(p.Old) {
 			continue
@@ -80,7 +80,7 @@ func (f *Files) whole(root place, k known, plans map[ota.TxID]*plan) (ota.Active
 
 // leftBehind reports whether a carried path is in the transaction's tree and
 // should be in the root's.
-func (f *Files) leftBehind(tx ota.TxID, p *plan, forward bool) (bool, error) {
+func (f *treeFiles) leftBehind(tx ota.TxID, p *plan, forward bool) (bool, error) {
 	other, err := at.Open(f.treePath(tx))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil

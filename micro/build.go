@@ -364,7 +364,7 @@ func (b *builder) finish() error {
 }
 
 // sweepTemp removes what interrupted work left in the spool's own folders.
-func (f *Files) sweepTemp(dirs ...string) error {
+func (f *base) sweepTemp(dirs ...string) error {
 	for _, dir := range dirs {
 		names, err := f.listDir(dir)
 		if err != nil {
@@ -383,7 +383,7 @@ func (f *Files) sweepTemp(dirs ...string) error {
 }
 
 // openTree makes the folder of a tree if it is missing, and opens it.
-func (f *Files) openTree(ctx context.Context, path string) (*at.Tree, bool, error) {
+func (f *treeFiles) openTree(ctx context.Context, path string) (*at.Tree, bool, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}

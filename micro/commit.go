@@ -17,7 +17,7 @@ import (
 // Commit keeps the old tree, if c.Keep.Previous asks for one and a release put
 // it there, and drops everything else of tx. What the root holds is written
 // down first, so that it is known after the plan is gone.
-func (f *Files) Commit(ctx context.Context, tx ota.TxID, c release.Component) error {
+func (f *treeFiles) Commit(ctx context.Context, tx ota.TxID, c release.Component) error {
 	if err := f.check(tx, c); err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (f *Files) Commit(ctx context.Context, tx ota.TxID, c release.Component) er
 
 // commitAgain ends a Commit that was cut short after its plan was dropped, and
 // that of a component which the root held before.
-func (f *Files) commitAgain(ctx context.Context, tx ota.TxID, c release.Component) error {
+func (f *treeFiles) commitAgain(ctx context.Context, tx ota.TxID, c release.Component) error {
 	a, err := f.Active(ctx, c.Name)
 	if err == nil && !a.Is(c.Digest()) {
 		err = fmt.Errorf("cannot commit %s: the root does not hold it: %w", c.Name, ota.ErrState)
@@ -60,7 +60,7 @@ func (f *Files) commitAgain(ctx context.Context, tx ota.TxID, c release.Componen
 
 // keep writes down what the root and the kept trees hold, and moves the old
 // tree to the kept ones.
-func (f *Files) keep(tx ota.TxID, p *plan, previous bool) error {
+func (f *treeFiles) keep(tx ota.TxID, p *plan, previous bool) error {
 	old, err := look(f.treePath(tx))
 	if err != nil {
 		return err
@@ -90,12 +90,12 @@ func (f *Files) keep(tx ota.TxID, p *plan, previous bool) error {
 
 // dropTx drops what a transaction set aside. Its folder leaves the
 // transactions with one rename: what is half removed is none.
-func (f *Files) dropTx(tx ota.TxID) error {
+func (f *base) dropTx(tx ota.TxID) error {
 	return f.trash(f.txPath(tx), string(tx))
 }
 
 // trash removes a folder of the spool.
-func (f *Files) trash(path, name string) error {
+func (f *base) trash(path, name string) error {
 	there, err := look(path)
 	if err != nil {
 		return err
@@ -117,7 +117,7 @@ func (f *Files) trash(path, name string) error {
 // Prune drops the kept trees that are not among keep, the transactions that
 // are not among open, and the indexes that nothing needs any more. What runs
 // stays, whatever the lists say.
-func (f *Files) Prune(ctx context.Context, name string, keep []release.Digest, open []ota.TxID) error {
+func (f *treeFiles) Prune(ctx context.Context, name string, keep []release.Digest, open []ota.TxID) error {
 	if name != f.opts.Name {
 		return fmt.Errorf("component %.80q came to the backend of %q", name, f.opts.Name)
 	}
@@ -150,7 +150,7 @@ func (f *Files) Prune(ctx context.Context, name string, keep []release.Digest, o
 
 // pruneTx drops transactions. Carried paths that one of them still holds go to
 // the root first.
-func (f *Files) pruneTx(ctx context.Context, plans map[ota.TxID]*plan, root place, open []ota.TxID) error {
+func (f *treeFiles) pruneTx(ctx context.Context, plans map[ota.TxID]*plan, root place, open []ota.TxID) error {
 	names, err := f.listDir(dirTx)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (f *Files) pruneTx(ctx context.Context, plans map[ota.TxID]*plan, root plac
 
 // pruneKept drops kept trees. One of what runs, which was gone back to, is
 // needed only while an open transaction may leave it again.
-func (f *Files) pruneKept(ctx context.Context, keep []release.Digest, running release.Digest) error {
+func (f *treeFiles) pruneKept(ctx context.Context, keep []release.Digest, running release.Digest) error {
 	names, err := f.listDir(dirKept)
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func (f *Files) pruneKept(ctx context.Context, keep []release.Digest, running re
 
 // dropIndexes drops, after a Revert, the indexes that nothing needs. Where it
 // is not known what runs, that is only the reverted one.
-func (f *Files) dropIndexes(d release.Digest) error {
+func (f *treeFiles) dropIndexes(d release.Digest) error {
 	root, err := look(f.opts.Root)
 	if err != nil {
 		return err
@@ -223,7 +223,7 @@ func (f *Files) dropIndexes(d release.Digest) error {
 
 // pruneIndexes drops the indexes of trees that are neither at the root, nor
 // kept, nor part of a transaction.
-func (f *Files) pruneIndexes(running known) error {
+func (f *base) pruneIndexes(running known) error {
 	needed := map[string]bool{running.Digest.String(): true}
 	kept, err := f.listDir(dirKept)
 	if err != nil {

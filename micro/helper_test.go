@@ -263,7 +263,7 @@ func (v *verifying) Close() error { return nil }
 type device struct {
 	t    testing.TB
 	root string
-	f    *Files
+	f    *treeFiles
 }
 
 func newDevice(t testing.TB) *device {
@@ -294,7 +294,7 @@ func (d *device) restart() {
 	d.t.Helper()
 	f, err := New(Options{Name: "app", Root: d.root})
 	require.NoError(d.t, err)
-	d.f = f
+	d.f = f.layout.(*treeFiles)
 }
 
 func (d *device) stage(tx ota.TxID, s *shop) error {

@@ -39,7 +39,7 @@ func (p place) is(k *known) bool {
 }
 
 // root looks at the root, which is a folder or is not there.
-func (f *Files) root() (place, error) {
+func (f *treeFiles) root() (place, error) {
 	p, err := look(f.opts.Root)
 	if err == nil && p.there && !p.info.IsDir() {
 		err = fmt.Errorf("cannot use the root %s: it is not a folder", f.opts.Root)
@@ -48,7 +48,7 @@ func (f *Files) root() (place, error) {
 }
 
 // listDir returns the names in a folder of the spool.
-func (f *Files) listDir(names ...string) ([]string, error) {
+func (f *base) listDir(names ...string) ([]string, error) {
 	entries, err := os.ReadDir(f.path(names...))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -62,7 +62,7 @@ func (f *Files) listDir(names ...string) ([]string, error) {
 
 // readState returns the state; a lost, damaged or unknown one is empty: the
 // slow way does without.
-func (f *Files) readState() state {
+func (f *treeFiles) readState() state {
 	var s state
 	if err := readRecord(f.path("state"), formatState, &s); err != nil {
 		return state{}
@@ -71,7 +71,7 @@ func (f *Files) readState() state {
 }
 
 // plans returns the plans of all transactions in the spool.
-func (f *Files) plans() (map[ota.TxID]*plan, error) {
+func (f *treeFiles) plans() (map[ota.TxID]*plan, error) {
 	names, err := f.listDir(dirTx)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (f *Files) plans() (map[ota.TxID]*plan, error) {
 
 // identify returns what the folder is known to hold: by the plans of open
 // transactions, which are younger, and by the state.
-func (f *Files) identify(p place, plans map[ota.TxID]*plan) (known, bool) {
+func (f *treeFiles) identify(p place, plans map[ota.TxID]*plan) (known, bool) {
 	if !p.there {
 		return known{}, false
 	}
@@ -114,7 +114,7 @@ func (f *Files) identify(p place, plans map[ota.TxID]*plan) (known, bool) {
 
 // installed returns what the root holds, from the evidence or the slow way. It
 // is zero for a root that no release put there.
-func (f *Files) installed(ctx context.Context, root place) (known, error) {
+func (f *treeFiles) installed(ctx context.Context, root place) (known, error) {
 	plans, err := f.plans()
 	if err != nil || !root.there {
 		return known{}, err
@@ -128,7 +128,7 @@ func (f *Files) installed(ctx context.Context, root place) (known, error) {
 // compareAll is the slow way: the root is compared by content with every
 // index that the spool holds. What it finds is written down, so that the next
 // answer is quick.
-func (f *Files) compareAll(ctx context.Context, root place) (known, error) {
+func (f *treeFiles) compareAll(ctx context.Context, root place) (known, error) {
 	names, err := f.listDir(dirIndex)
 	if err != nil || len(names) == 0 {
 		return known{}, err
@@ -153,7 +153,7 @@ func (f *Files) compareAll(ctx context.Context, root place) (known, error) {
 
 // compareOne compares the root with one index, and fills in which blob the
 // index is.
-func (f *Files) compareOne(ctx context.Context, k *known) (bool, error) {
+func (f *treeFiles) compareOne(ctx context.Context, k *known) (bool, error) {
 	ix, blob, err := readIndexFile(f.indexPath(k.Digest))
 	if err != nil {
 		return false, nil
@@ -163,7 +163,7 @@ func (f *Files) compareOne(ctx context.Context, k *known) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	v := verifier{f: f, tree: tree, ix: ix, stop: true, light: true}
+	v := verifier{f: &f.base, tree: tree, ix: ix, stop: true, light: true}
 	if err = v.run(ctx); err == nil && len(v.found) == 0 {
 		v.light = false
 		err = v.run(ctx)
@@ -172,7 +172,7 @@ func (f *Files) compareOne(ctx context.Context, k *known) (bool, error) {
 }
 
 // remember adds what a folder holds to the state.
-func (f *Files) remember(k known) error {
+func (f *treeFiles) remember(k known) error {
 	s := f.readState()
 	for _, other := range s.Trees {
 		if other == k {
@@ -188,7 +188,7 @@ func (f *Files) remember(k known) error {
 	return f.writeRecord(f.path("state"), formatState, state{trees})
 }
 
-func (f *Files) indexPath(d release.Digest) string { return f.path(dirIndex, d.String()) }
+func (f *base) indexPath(d release.Digest) string { return f.path(dirIndex, d.String()) }
 
 // readIndexFile reads a stored index, and says which blob it is.
 func readIndexFile(path string) (*release.Index, release.Blob, error) {
@@ -203,7 +203,7 @@ func readIndexFile(path string) (*release.Index, release.Blob, error) {
 
 // storedIndex returns the index of k out of the spool, if it is there and
 // right.
-func (f *Files) storedIndex(d release.Digest, want release.Blob) (*release.Index, error) {
+func (f *base) storedIndex(d release.Digest, want release.Blob) (*release.Index, error) {
 	ix, blob, err := readIndexFile(f.indexPath(d))
 	if err == nil && blob != want {
 		err = fmt.Errorf("cannot read %s: %w", f.indexPath(d), errDamaged)
@@ -213,7 +213,7 @@ func (f *Files) storedIndex(d release.Digest, want release.Blob) (*release.Index
 
 // index returns the index of d: the stored one, or else out of content, which
 // may be nil.
-func (f *Files) index(ctx context.Context, d release.Digest, b release.Blob, content ota.Content) (*release.Index, error) {
+func (f *base) index(ctx context.Context, d release.Digest, b release.Blob, content ota.Content) (*release.Index, error) {
 	ix, err := f.storedIndex(d, b)
 	if err == nil || content == nil {
 		return ix, err
@@ -235,7 +235,7 @@ func (f *Files) index(ctx context.Context, d release.Digest, b release.Blob, con
 // oldIndex returns the index of what is installed, nil where it is not known.
 // A lost one is no reason to refuse the next release: then what is in the root
 // counts as listed by nobody.
-func (f *Files) oldIndex(ctx context.Context, k known, content ota.Content) *release.Index {
+func (f *base) oldIndex(ctx context.Context, k known, content ota.Content) *release.Index {
 	if k.Digest.IsZero() {
 		return nil
 	}
@@ -247,7 +247,7 @@ func (f *Files) oldIndex(ctx context.Context, k known, content ota.Content) *rel
 }
 
 // keepIndex stores the index of c in the spool and returns it.
-func (f *Files) keepIndex(ctx context.Context, c release.Component, content ota.Content) (*release.Index, error) {
+func (f *base) keepIndex(ctx context.Context, c release.Component, content ota.Content) (*release.Index, error) {
 	if ix, err := f.storedIndex(c.Digest(), c.Index); err == nil {
 		return ix, nil
 	}
@@ -263,7 +263,7 @@ func (f *Files) keepIndex(ctx context.Context, c release.Component, content ota.
 }
 
 // storeFile is durable.WriteFile for what may not fit into memory.
-func (f *Files) storeFile(path string, r io.Reader) error {
+func (f *base) storeFile(path string, r io.Reader) error {
 	if err := f.step("store", path); err != nil {
 		return err
 	}

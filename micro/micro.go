@@ -16,7 +16,17 @@
 // where files can be shared neither by their bytes nor by a second name, for
 // copies of those: Budget says how much.
 //
-// The root belongs to the release as a whole. Paths of the app are listed in
+// With the layout [InPlace] each entry is exchanged by itself, wherever it lies
+// below the root, which may be /. What was there before lies in a spool on the
+// same file system until the release is committed, and by Keep.Previous after
+// that. Entries that were changed on the device are refused, kept or replaced,
+// as the release says: see [InPlaceOptions]. An entry that a release installed
+// and the next one does not list is removed; anything else that no release
+// lists is not touched. A path that no release installed before is replaced
+// without a question, and comes back with a Revert. A folder that holds what no
+// release installed is never replaced or removed.
+//
+// In the Tree layout the root belongs to the release as a whole. Paths of the app are listed in
 // the release as carried ([release.Carry]): they are moved from folder to
 // folder, and back. Anything else that lies in the root is refused with
 // [ErrUnmanaged] before anything is changed.
@@ -72,18 +82,28 @@ type Layout string
 // Tree is the layout of a whole folder that is switched by one exchange.
 const Tree Layout = "tree"
 
+// InPlace is the layout in which every entry changes by itself, wherever it
+// lies below the root, on the terms of the file system that it lies on. What
+// no release lists is not touched.
+const InPlace Layout = "inplace"
+
 // Options configure a [Files]. Name and Root are needed.
 type Options struct {
 	// Name is the name of the component.
 	Name string
 	// Root is the folder that the app finds its files in. It must not be a
-	// symbolic link and need not be there yet.
+	// symbolic link. In the Tree layout it need not be there yet; in the
+	// InPlace layout it has to, and may be /.
 	Root string
 	// Layout is Tree where it is empty.
 	Layout Layout
 	// Spool is the folder for what is being staged and what is kept, on the
 	// same mount as Root's parent. It is made with mode 0700 if it is missing.
 	// Empty means .pawl.NAME beside Root, NAME being Root's own name.
+	//
+	// In the InPlace layout it may be anywhere. Entries on other mounts than
+	// its own have theirs where their mount begins, as .pawl.NAME, NAME being
+	// the component's; so has the root / its own.
 	Spool string
 	// Effect says what has to happen after the exchange until the release is
 	// in effect: [ota.NeedsRestart] where the tree holds the program that
@@ -100,33 +120,45 @@ type Options struct {
 // Files is the backend of one component. It implements [ota.Backend] and all
 // of its optional interfaces. One goroutine uses it at a time, but Seed may be
 // called while Stage runs.
-type Files struct {
+type Files struct{ layout }
+
+// layout is how a component lies on the device, as the engine uses it.
+type layout interface {
+	ota.Backend
+	ota.Budgeter
+	ota.Lister
+	ota.Seeder
+	ota.Verifier
+	ota.Repairer
+	ota.Pruner
+	ota.Reverter
+}
+
+// base is what the layouts share: the options, and the records and indexes in
+// the spool.
+type base struct {
 	opts Options
 	// before, when a test set it, is called before each step that lasts.
 	before func(op, path string) error
+}
+
+// treeFiles is the layout Tree.
+type treeFiles struct {
+	base
 
 	mu    sync.Mutex
 	seeds []*source // opened for Seed, dropped by every verb that moves trees
 }
-
-// The interfaces that a Files has.
-var (
-	_ ota.Backend  = (*Files)(nil)
-	_ ota.Budgeter = (*Files)(nil)
-	_ ota.Lister   = (*Files)(nil)
-	_ ota.Seeder   = (*Files)(nil)
-	_ ota.Verifier = (*Files)(nil)
-	_ ota.Repairer = (*Files)(nil)
-	_ ota.Pruner   = (*Files)(nil)
-	_ ota.Reverter = (*Files)(nil)
-)
 
 // New returns the backend of one component. It touches nothing on the disk.
 func New(o Options) (*Files, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("micro: %w", err)
 	}
-	return &Files{opts: o}, nil
+	if o.Layout == InPlace {
+		return &Files{&inPlaceFiles{base: base{opts: o}}}, nil
+	}
+	return &Files{&treeFiles{base: base{opts: o}}}, nil
 }
 
 func (o *Options) validate() error {
@@ -140,13 +172,13 @@ func (o *Options) validate() error {
 	if err != nil {
 		return fmt.Errorf("option Root: %w", err)
 	}
-	if o.Root = root; root == "/" {
-		return fmt.Errorf("option Root: /: %w", ErrLayout)
-	}
 	if o.Layout == "" {
 		o.Layout = Tree
 	}
-	if o.Layout != Tree {
+	if o.Root = root; root == "/" && o.Layout != InPlace {
+		return fmt.Errorf("option Root: /: %w", ErrLayout)
+	}
+	if o.Layout != Tree && o.Layout != InPlace {
 		return fmt.Errorf("option Layout: %.40q is not known", o.Layout)
 	}
 	if o.Effect != "" && o.Effect != ota.Live && o.Effect != ota.NeedsRestart {
@@ -156,6 +188,9 @@ func (o *Options) validate() error {
 }
 
 func (o *Options) validateSpool() error {
+	if o.Spool == "" && o.Root == "/" {
+		o.Spool = "/.pawl." + o.Name
+	}
 	if o.Spool == "" {
 		o.Spool = filepath.Join(filepath.Dir(o.Root), ".pawl."+filepath.Base(o.Root))
 	}
@@ -163,7 +198,7 @@ func (o *Options) validateSpool() error {
 	if err != nil {
 		return fmt.Errorf("option Spool: %w", err)
 	}
-	if o.Spool = spool; inside(o.Root, spool) || inside(spool, o.Root) {
+	if o.Spool = spool; inside(o.Root, spool) && o.Layout != InPlace || inside(spool, o.Root) {
 		return fmt.Errorf("option Spool: %s and the root %s lie within each other", spool, o.Root)
 	}
 	return nil
@@ -185,21 +220,21 @@ const (
 	dirTrash = "trash" // what is being removed
 )
 
-func (f *Files) path(names ...string) string {
+func (f *base) path(names ...string) string {
 	return filepath.Join(append([]string{f.opts.Spool}, names...)...)
 }
 
-func (f *Files) txPath(tx ota.TxID, names ...string) string {
+func (f *base) txPath(tx ota.TxID, names ...string) string {
 	return f.path(append([]string{dirTx, string(tx)}, names...)...)
 }
 
 // treePath is the staged tree, and after the exchange the old one.
-func (f *Files) treePath(tx ota.TxID) string { return f.txPath(tx, "tree") }
+func (f *treeFiles) treePath(tx ota.TxID) string { return f.txPath(tx, "tree") }
 
-func (f *Files) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
+func (f *base) keptPath(d release.Digest) string { return f.path(dirKept, d.String()) }
 
 // step is called before each step that lasts.
-func (f *Files) step(op, path string) error {
+func (f *base) step(op, path string) error {
 	if f.before == nil {
 		return nil
 	}
@@ -207,7 +242,7 @@ func (f *Files) step(op, path string) error {
 }
 
 // check refuses what this backend cannot be meant for.
-func (f *Files) check(tx ota.TxID, c release.Component) error {
+func (f *base) check(tx ota.TxID, c release.Component) error {
 	if c.Kind != Kind {
 		return fmt.Errorf("component %.80q is of kind %.40q, not %q", c.Name, c.Kind, Kind)
 	}
@@ -216,7 +251,7 @@ func (f *Files) check(tx ota.TxID, c release.Component) error {
 
 // checkName is check for the way back, for which a component whose document
 // was lost has its name alone.
-func (f *Files) checkName(tx ota.TxID, c release.Component) error {
+func (f *base) checkName(tx ota.TxID, c release.Component) error {
 	if c.Name != f.opts.Name {
 		return fmt.Errorf("component %.80q came to the backend of %q", c.Name, f.opts.Name)
 	}

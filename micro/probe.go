@@ -17,17 +17,21 @@ import (
 )
 
 // prepare makes the spool and the folder of a transaction.
-func (f *Files) prepare(tx string) error {
+func (f *treeFiles) prepare(tx string) error {
 	if err := durable.MkdirAll(filepath.Dir(f.opts.Root), 0o755); err != nil {
 		return explain(err)
 	}
+	return f.prepareSpool(tx)
+}
+
+func (f *base) prepareSpool(tx string) error {
 	if err := f.step("mkdir", f.txPath("x")); err != nil {
 		return err
 	}
 	return f.makeSpool(f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash), f.path(dirTx, tx))
 }
 
-func (f *Files) makeSpool(dirs ...string) error {
+func (f *base) makeSpool(dirs ...string) error {
 	for _, dir := range dirs {
 		// One that is there may be younger than the last power cut: the call
 		// that makes the tree durable makes it durable too.
@@ -58,7 +62,7 @@ func checkOwn(dir string) error {
 
 // probe finds out whether the exchange will be possible, with folders made for
 // the purpose: one in the spool, one where the root is.
-func (f *Files) probe(root place) error {
+func (f *treeFiles) probe(root place) error {
 	if err := f.probeRoot(root); err != nil {
 		return err
 	}
@@ -85,7 +89,7 @@ func probePair(a, b string) error {
 }
 
 // probeRoot finds what stands against moving the root itself.
-func (f *Files) probeRoot(root place) error {
+func (f *treeFiles) probeRoot(root place) error {
 	if !root.there {
 		return nil
 	}
@@ -108,7 +112,7 @@ func (f *Files) probeRoot(root place) error {
 // probeOverlay refuses a folder of a lower layer: the kernel gives it a new
 // name only with redirect_dir. A tree that this package built is in the upper
 // layer. Of others the layers tell, where they can be read.
-func (f *Files) probeOverlay(root place) error {
+func (f *treeFiles) probeOverlay(root place) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(f.opts.Root, &fs); err != nil {
 		return fmt.Errorf("cannot look at the file system of %s: %w", f.opts.Root, err)
@@ -124,7 +128,7 @@ func (f *Files) probeOverlay(root place) error {
 	return f.probeLayers()
 }
 
-func (f *Files) probeLayers() error {
+func (f *treeFiles) probeLayers() error {
 	real, err := filepath.EvalSymlinks(f.opts.Root)
 	if err != nil {
 		return err

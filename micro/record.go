@@ -73,7 +73,7 @@ type move struct {
 }
 
 // writeRecord replaces a record durably.
-func (f *Files) writeRecord(path, format string, v any) error {
+func (f *base) writeRecord(path, format string, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
@@ -96,9 +96,9 @@ const (
 
 // reserve sets aside what the records of tx will need: on a disk that is full
 // by then, the exchange and the commit still have to be possible.
-func (f *Files) reserve(tx ota.TxID) error {
+func (f *base) reserve(tx ota.TxID, bytesEach int) error {
 	for _, name := range []string{forPlan, forState} {
-		if err := os.WriteFile(f.txPath(tx, name), bytes.Repeat([]byte{'.'}, reserveBytes), 0o600); err != nil {
+		if err := os.WriteFile(f.txPath(tx, name), bytes.Repeat([]byte{'.'}, bytesEach), 0o600); err != nil {
 			return explain(err)
 		}
 	}
@@ -106,7 +106,7 @@ func (f *Files) reserve(tx ota.TxID) error {
 }
 
 // writeReserved is writeRecord that gives up its room if there is no other.
-func (f *Files) writeReserved(tx ota.TxID, room, path, format string, v any) error {
+func (f *base) writeReserved(tx ota.TxID, room, path, format string, v any) error {
 	err := f.writeRecord(path, format, v)
 	if !errors.Is(err, ota.ErrNoSpace) {
 		return err
@@ -152,7 +152,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 }
 
 // readPlan returns the plan of tx, or nil where Activate has made none.
-func (f *Files) readPlan(tx ota.TxID) (*plan, error) {
+func (f *treeFiles) readPlan(tx ota.TxID) (*plan, error) {
 	p := &plan{}
 	err := readRecord(f.txPath(tx, "plan"), formatPlan, p)
 	if errors.Is(err, os.ErrNotExist) {
@@ -165,7 +165,7 @@ func (f *Files) readPlan(tx ota.TxID) (*plan, error) {
 }
 
 // readStaged returns what Stage finished for tx, or nil.
-func (f *Files) readStaged(tx ota.TxID) (*staged, error) {
+func (f *base) readStaged(tx ota.TxID) (*staged, error) {
 	s := &staged{}
 	err := readRecord(f.txPath(tx, "staged"), formatStaged, s)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errDamaged) {

@@ -117,7 +117,7 @@ func TestOptions(t *testing.T) {
 	}
 	f, err := New(Options{Name: "app", Root: "/srv/app"})
 	require.NoError(t, err)
-	require.Equal(t, "/srv/.pawl.app", f.opts.Spool)
+	require.Equal(t, "/srv/.pawl.app", f.layout.(*treeFiles).opts.Spool)
 }
 
 func TestForeignComponentAndTransaction(t *testing.T) {

@@ -28,7 +28,7 @@ import (
 //
 // Of c the name is enough: what there is to do says the transaction's own
 // record.
-func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) error {
+func (f *treeFiles) Revert(ctx context.Context, tx ota.TxID, c release.Component) error {
 	if err := f.checkName(tx, c); err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) er
 
 // undo brings the old tree back. It asks what is at the root and at the
 // transaction's place, of which the plan knows two inodes.
-func (f *Files) undo(ctx context.Context, tx ota.TxID, p *plan) error {
+func (f *treeFiles) undo(ctx context.Context, tx ota.TxID, p *plan) error {
 	root, err := look(f.opts.Root)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (f *Files) undo(ctx context.Context, tx ota.TxID, p *plan) error {
 	return f.mendShared(ctx, tx, p)
 }
 
-func (f *Files) undoExchange(tx ota.TxID, p *plan) error {
+func (f *treeFiles) undoExchange(tx ota.TxID, p *plan) error {
 	if err := f.moveBack(f.opts.Root, f.treePath(tx), p); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (f *Files) undoExchange(tx ota.TxID, p *plan) error {
 	return durable.Exchange(f.treePath(tx), f.opts.Root)
 }
 
-func (f *Files) renameNew(from, to string) error {
+func (f *treeFiles) renameNew(from, to string) error {
 	if err := f.step("name", to); err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (f *Files) renameNew(from, to string) error {
 }
 
 // mendShared looks at every file of the root that the dropped tree shared.
-func (f *Files) mendShared(ctx context.Context, tx ota.TxID, p *plan) error {
+func (f *treeFiles) mendShared(ctx context.Context, tx ota.TxID, p *plan) error {
 	next, err := f.storedIndex(p.New.Digest, p.New.Index)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (f *Files) mendShared(ctx context.Context, tx ota.TxID, p *plan) error {
 		if err == nil && s.is(info) {
 			return nil
 		}
-		if err := w.mendOne(s, p, next.Find(s.New)); err != nil {
+		if err := f.mendOne(w, s, p, next.Find(s.New)); err != nil {
 			lost = append(lost, err)
 		}
 		return nil
@@ -133,15 +133,15 @@ func (f *Files) mendShared(ctx context.Context, tx ota.TxID, p *plan) error {
 }
 
 // mendOne puts one shared file back.
-func (w *worker) mendOne(s *shared, p *plan, e *release.Entry) error {
+func (f *treeFiles) mendOne(w *worker, s *shared, p *plan, e *release.Entry) error {
 	why, err := w.wrong(w.tree, s.Old, e)
 	if err != nil || why == "" {
 		return err
 	}
 	old := *e
 	old.Path = s.Old
-	ix := w.f.oldIndex(w.ctx, *p.Old, nil)
-	sources := w.f.sources(ix)
+	ix := f.oldIndex(w.ctx, *p.Old, nil)
+	sources := f.sources(ix)
 	defer closeSources(sources)
 	if err := w.mend(&old, sources, nil); err != nil {
 		return fmt.Errorf("%w: %s: %s: %w", ErrChanged, w.tree.Name(s.Old), why, err)
@@ -269,7 +269,7 @@ func (w *worker) place(temp, p string) error {
 // CanRevert reports whether Revert would find all it needs: the transaction's
 // own record and the old tree. Where c is a name alone, a transaction that
 // left nothing may have been committed, and the answer is no.
-func (f *Files) CanRevert(_ context.Context, tx ota.TxID, c release.Component) (bool, error) {
+func (f *treeFiles) CanRevert(_ context.Context, tx ota.TxID, c release.Component) (bool, error) {
 	if err := f.checkName(tx, c); err != nil {
 		return false, err
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // Seed opens a file of the root or of a kept tree that should hold b.
-func (f *Files) Seed(_ context.Context, name string, b release.Blob) (io.ReadCloser, bool, error) {
+func (f *treeFiles) Seed(_ context.Context, name string, b release.Blob) (io.ReadCloser, bool, error) {
 	if name != f.opts.Name {
 		return nil, false, fmt.Errorf("component %.80q came to the backend of %q", name, f.opts.Name)
 	}
@@ -51,7 +51,7 @@ func openSeed(s *source, p string, b release.Blob) (io.ReadCloser, bool) {
 }
 
 // openSeeds opens the trees; a root that nothing is known of lends nothing.
-func (f *Files) openSeeds() error {
+func (f *treeFiles) openSeeds() error {
 	root, err := look(f.opts.Root)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (f *Files) openSeeds() error {
 }
 
 // dropSeeds closes the trees that Seed reads from.
-func (f *Files) dropSeeds() {
+func (f *treeFiles) dropSeeds() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	closeSources(f.seeds)
@@ -84,7 +84,7 @@ func (f *Files) dropSeeds() {
 }
 
 // Blobs returns the content of all files of c.
-func (f *Files) Blobs(ctx context.Context, c release.Component, content ota.Content) ([]release.Blob, error) {
+func (f *base) Blobs(ctx context.Context, c release.Component, content ota.Content) ([]release.Blob, error) {
 	ix, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (f *Files) Blobs(ctx context.Context, c release.Component, content ota.Cont
 // Budget returns what Stage of c takes on the root's file system: the files
 // that cannot be shared, in whole blocks, every folder, and the records. What
 // an interrupted Stage has left counts as there, by type and size.
-func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
+func (f *treeFiles) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
 	root, err := f.root()
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Con
 	if err != nil {
 		return nil, err
 	}
-	n := counter{f: f, ctx: ctx, next: next, block: f.blockSize()}
+	n := counter{f: &f.base, ctx: ctx, next: next, block: f.blockSize()}
 	if was.Digest.IsZero() || was.Digest != c.Digest() {
 		n.sources, n.begun = f.sources(f.oldIndex(ctx, was, content)), f.begun()
 		err = n.tree()
@@ -121,7 +121,7 @@ func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Con
 
 // begun opens the trees of transactions that Activate has not come to. Those
 // that cannot be read are left out: they only save space.
-func (f *Files) begun() []*at.Tree {
+func (f *treeFiles) begun() []*at.Tree {
 	names, err := f.listDir(dirTx)
 	if err != nil {
 		return nil
@@ -145,7 +145,7 @@ func closeTrees(all []*at.Tree) {
 }
 
 // blockSize returns the unit in which the file system gives out space.
-func (f *Files) blockSize() int64 {
+func (f *base) blockSize() int64 {
 	var fs unix.Statfs_t
 	for dir := f.opts.Root; ; {
 		if unix.Statfs(dir, &fs) == nil && fs.Bsize > 0 {
@@ -161,7 +161,7 @@ func (f *Files) blockSize() int64 {
 
 // counter adds up what a tree takes.
 type counter struct {
-	f       *Files
+	f       *base
 	ctx     context.Context
 	next    *release.Index
 	sources []*source

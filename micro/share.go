@@ -92,7 +92,7 @@ func (s *source) places(path string, b release.Blob) []string {
 
 // sources opens the root and the kept trees. Those that cannot be read are
 // left out: they only save work.
-func (f *Files) sources(old *release.Index) []*source {
+func (f *treeFiles) sources(old *release.Index) []*source {
 	var all []*source
 	if s, err := newSource(f.opts.Root, old, true); err == nil {
 		all = append(all, s)

@@ -21,7 +21,7 @@ import (
 //
 // Every file is verified by content before Stage returns, those that are
 // shared with the installed tree too.
-func (f *Files) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
+func (f *treeFiles) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
 	if err := f.check(tx, c); err != nil {
 		return "", err
 	}
@@ -48,14 +48,14 @@ func (f *Files) Stage(ctx context.Context, tx ota.TxID, c release.Component, con
 	return f.effect(), nil
 }
 
-func (f *Files) effect() ota.Effect {
+func (f *base) effect() ota.Effect {
 	if f.opts.Effect == "" {
 		return ota.Live
 	}
 	return f.opts.Effect
 }
 
-func (f *Files) stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content, root place) error {
+func (f *treeFiles) stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content, root place) error {
 	if err := f.sweep(); err != nil {
 		return err
 	}
@@ -70,6 +70,9 @@ func (f *Files) stage(ctx context.Context, tx ota.TxID, c release.Component, con
 	if err != nil {
 		return err
 	}
+	if err := next.Whole(); err != nil {
+		return fmt.Errorf("%w: %w", ErrLayout, err)
+	}
 	if !was.Digest.IsZero() && was.Digest == c.Digest() {
 		return f.writeRecord(f.txPath(tx, "staged"), formatStaged, staged{Tree: was, Same: true})
 	}
@@ -81,7 +84,7 @@ func (f *Files) stage(ctx context.Context, tx ota.TxID, c release.Component, con
 }
 
 // buildTree builds the tree of a transaction and returns which inode it is.
-func (f *Files) buildTree(ctx context.Context, tx ota.TxID, next, old *release.Index, content ota.Content, root place) (at.ID, error) {
+func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, next, old *release.Index, content ota.Content, root place) (at.ID, error) {
 	b := &builder{next: next, sources: f.sources(old)}
 	defer closeSources(b.sources)
 	var live *at.Tree
@@ -114,7 +117,7 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 		return at.ID{}, explain(err)
 	}
 	b.log = log
-	if err = b.f.reserve(tx); err == nil {
+	if err = b.f.reserve(tx, reserveBytes); err == nil {
 		err = b.build(content, s)
 	}
 	if err := errors.Join(err, log.close()); err != nil {
@@ -127,14 +130,14 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 	if err := durable.SyncTree(b.tree.Name(".")); err != nil {
 		// What is on the disk is unknown now, and reading it again would only
 		// show what is in memory: the next Stage builds anew.
-		return at.ID{}, errors.Join(explain(err), b.f.trash(b.f.treePath(tx), string(tx)))
+		return at.ID{}, errors.Join(explain(err), b.f.trash(b.f.txPath(tx, "tree"), string(tx)))
 	}
 	info, err := b.tree.Stat(".")
 	return info.ID, err
 }
 
 // sweep removes what interrupted work of earlier calls left in the spool.
-func (f *Files) sweep() error {
+func (f *base) sweep() error {
 	if err := f.step("sweep", f.path()); err != nil {
 		return err
 	}
@@ -155,7 +158,7 @@ func (f *Files) sweep() error {
 
 // wipe removes a tree or a transaction's folder from one of the spool's
 // folders.
-func (f *Files) wipe(dir, name string) error {
+func (f *base) wipe(dir, name string) error {
 	if err := f.step("wipe", f.path(dir, name)); err != nil {
 		return err
 	}

@@ -137,12 +137,14 @@ func (s *survey) entry(p string, newCarry, oldCarry bool) error {
 	return s.folder(p, newCarry, oldCarry)
 }
 
-func (s *survey) unlisted(p string) {
-	if len(s.unmanaged.Paths) < maxUnmanaged {
-		s.unmanaged.Paths = append(s.unmanaged.Paths, p)
+func (s *survey) unlisted(p string) { s.unmanaged.add(p) }
+
+func (e *UnmanagedError) add(p string) {
+	if len(e.Paths) < maxUnmanaged {
+		e.Paths = append(e.Paths, p)
 		return
 	}
-	s.unmanaged.More++
+	e.More++
 }
 
 // addMissing adds the carried paths that are not there: the app may make them

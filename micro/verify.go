@@ -19,7 +19,7 @@ import (
 
 // verifier compares a tree with an index.
 type verifier struct {
-	f     *Files
+	f     *base
 	tree  *at.Tree
 	ix    *release.Index
 	stop  bool // at the first difference
@@ -98,7 +98,7 @@ func (v *verifier) extra(ctx context.Context, dir string) error {
 
 // Verify reads everything that c lists below the root and returns what is not
 // as it should be, and what no release lists. Carried paths are the app's.
-func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
+func (f *treeFiles) Verify(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
 	ix, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Con
 	if err != nil {
 		return nil, err
 	}
-	v := verifier{f: f, tree: tree, ix: ix}
+	v := verifier{f: &f.base, tree: tree, ix: ix}
 	err = v.run(ctx)
 	return v.found, errors.Join(err, tree.Close())
 }
@@ -121,7 +121,7 @@ func (f *Files) Verify(ctx context.Context, c release.Component, content ota.Con
 // content. It returns what it could not mend, and what no release lists: that
 // it leaves alone. A root that is gone is made anew; what was in its carried
 // paths is lost. Where nothing is left to mend Active names c from then on.
-func (f *Files) Repair(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
+func (f *treeFiles) Repair(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
 	if err := f.makeRoot(); err != nil {
 		return nil, fmt.Errorf("cannot repair %s: %w", c.Name, explain(err))
 	}
@@ -137,7 +137,7 @@ func (f *Files) Repair(ctx context.Context, c release.Component, content ota.Con
 
 // makeRoot makes the root where it is missing, closed to others until it gets
 // what the release gives it.
-func (f *Files) makeRoot() error {
+func (f *treeFiles) makeRoot() error {
 	root, err := f.root()
 	if err != nil || root.there {
 		return err
@@ -153,7 +153,7 @@ func (f *Files) makeRoot() error {
 
 // adopt writes down that the root holds c, where something else or nothing is
 // known of it.
-func (f *Files) adopt(ctx context.Context, c release.Component, content ota.Content) error {
+func (f *treeFiles) adopt(ctx context.Context, c release.Component, content ota.Content) error {
 	root, err := f.root()
 	if err != nil {
 		return err
@@ -178,7 +178,7 @@ func (f *Files) adopt(ctx context.Context, c release.Component, content ota.Cont
 }
 
 // mendAll mends what was found and returns what is left.
-func (f *Files) mendAll(ctx context.Context, c release.Component, content ota.Content, found []ota.Damage) ([]ota.Damage, error) {
+func (f *treeFiles) mendAll(ctx context.Context, c release.Component, content ota.Content, found []ota.Damage) ([]ota.Damage, error) {
 	ix, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err

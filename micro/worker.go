@@ -25,7 +25,7 @@ const copyBuffer = 128 << 10
 
 // worker makes files in one tree. It is used by one goroutine.
 type worker struct {
-	f    *Files
+	f    *base
 	ctx  context.Context
 	tree *at.Tree
 	hash hash.Hash
@@ -35,7 +35,7 @@ type worker struct {
 	clone bool
 }
 
-func (f *Files) newWorker(ctx context.Context, tree *at.Tree) *worker {
+func (f *base) newWorker(ctx context.Context, tree *at.Tree) *worker {
 	return &worker{f: f, ctx: ctx, tree: tree, hash: sha256.New(), buf: make([]byte, copyBuffer), clone: true}
 }
 

@@ -174,8 +174,8 @@ func (c component) check(name string) error {
 		return release.CheckName(name)
 	case c.Kind != "files":
 		return fmt.Errorf("%s.kind: %q is not known, only \"files\" is", name, c.Kind)
-	case c.Layout != "tree":
-		return fmt.Errorf("%s.layout: %q is not known, only \"tree\" is", name, c.Layout)
+	case c.Layout != "tree" && c.Layout != "inplace":
+		return fmt.Errorf("%s.layout: %q is not known, only \"tree\" and \"inplace\" are", name, c.Layout)
 	case c.Root == "":
 		return fmt.Errorf("%s.root is empty", name)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/micro"
 )
 
 const goodConfig = `{
@@ -31,6 +33,14 @@ func TestConfigIsResolvedAgainstItsFolder(t *testing.T) {
 	require.Equal(t, filepath.Join(dir, "app"), c.Components["app"].Root)
 	require.Equal(t, "https://updates.example.com/camera", c.Source.URL)
 	require.Equal(t, time.Minute, c.Trial.options().Soak)
+}
+
+func TestInPlaceLayout(t *testing.T) {
+	c, err := parseConfig([]byte(strings.NewReplacer(`"tree"`, `"inplace"`, `"root": "app"`, `"root": "/"`).Replace(goodConfig)))
+	require.NoError(t, err)
+	f, err := micro.New(micro.Options{Name: "app", Root: c.Components["app"].Root, Layout: micro.Layout(c.Components["app"].Layout)})
+	require.NoError(t, err)
+	require.NotNil(t, f)
 }
 
 func TestFolderAsSource(t *testing.T) {

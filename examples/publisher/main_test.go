@@ -201,6 +201,7 @@ func TestSpecErrors(t *testing.T) {
 		"kind":             {"version: 1\ncomponents:\n  - name: app\n    kind: image\n", 4, "image"},
 		"from":             {"version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: nowhere\n", 5, "nowhere"},
 		"from a file":      {"version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: SPEC.yaml\n", 5, "not a folder"},
+		"absent":           {"version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: app\n    absent:\n      - a\n      - ../b\n", 8, "../b"},
 		"carry":            {"version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: app\n    carry:\n      - a\n      - ../b\n", 8, "../b"},
 		"keep":             {"version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: app\n    keep:\n      repair: some\n", 7, "some"},
 		"keep many":        {"version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: app\n    keep: {previous: 99}\n", 6, "99"},

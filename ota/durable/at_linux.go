@@ -29,6 +29,16 @@ func ExchangeAt(aDir *os.File, aName string, bDir *os.File, bName string) error 
 }
 
 func renamedAt(op string, oldDir *os.File, oldName string, newDir *os.File, newName string, flags uint) error {
+	if err := renameAt(op, oldDir, oldName, newDir, newName, flags); err != nil {
+		return err
+	}
+	if err := syncFolder(newDir, newDir.Name()); err != nil || oldDir == newDir {
+		return err
+	}
+	return syncFolder(oldDir, oldDir.Name())
+}
+
+func renameAt(op string, oldDir *os.File, oldName string, newDir *os.File, newName string, flags uint) error {
 	oldPath, newPath := filepath.Join(oldDir.Name(), oldName), filepath.Join(newDir.Name(), newName)
 	err := step(op, newPath, func() error {
 		if flags == 0 {
@@ -39,10 +49,7 @@ func renamedAt(op string, oldDir *os.File, oldName string, newDir *os.File, newN
 	if err != nil {
 		return fmt.Errorf("cannot %s %s and %s: %w", op, oldPath, newPath, err)
 	}
-	if err := syncFolder(newDir, newDir.Name()); err != nil || oldDir == newDir {
-		return err
-	}
-	return syncFolder(oldDir, oldDir.Name())
+	return nil
 }
 
 // LinkAt gives the file oldName a second name in an opened folder. It syncs

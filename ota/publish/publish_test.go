@@ -129,16 +129,20 @@ func TestReleaseRefused(t *testing.T) {
 	f := newFixture(t)
 	dir := tree{"a": "a"}.write(t)
 	for name, change := range map[string]func(s *Spec){
-		"other product": func(s *Spec) { s.Product = "other" },
-		"no components": func(s *Spec) { s.Components = nil },
-		"bad name":      func(s *Spec) { s.Components[0].Name = "A" },
-		"bad kind":      func(s *Spec) { s.Components[0].Kind = "compose" },
-		"no folder":     func(s *Spec) { s.Components[0].From = filepath.Join(dir, "none") },
-		"floor":         func(s *Spec) { s.SecurityFloor = 2 },
-		"carry in tree": func(s *Spec) { s.Components[0].Scan.Carry = []string{"a"} },
-		"carry nowhere": func(s *Spec) { s.Components[0].Scan.Carry = []string{"x/y"} },
-		"carry twice":   func(s *Spec) { s.Components[0].Scan.Carry = []string{"x", "x"} },
-		"carry outside": func(s *Spec) { s.Components[0].Scan.Carry = []string{"../x"} },
+		"other product":  func(s *Spec) { s.Product = "other" },
+		"no components":  func(s *Spec) { s.Components = nil },
+		"bad name":       func(s *Spec) { s.Components[0].Name = "A" },
+		"bad kind":       func(s *Spec) { s.Components[0].Kind = "compose" },
+		"no folder":      func(s *Spec) { s.Components[0].From = filepath.Join(dir, "none") },
+		"floor":          func(s *Spec) { s.SecurityFloor = 2 },
+		"carry in tree":  func(s *Spec) { s.Components[0].Scan.Carry = []string{"a"} },
+		"carry nowhere":  func(s *Spec) { s.Components[0].Scan.Carry = []string{"x/y"} },
+		"carry twice":    func(s *Spec) { s.Components[0].Scan.Carry = []string{"x", "x"} },
+		"absent in tree": func(s *Spec) { s.Components[0].Scan.Absent = []string{"a"} },
+		"absent twice":   func(s *Spec) { s.Components[0].Scan.Absent = []string{"x", "x"} },
+		"absent outside": func(s *Spec) { s.Components[0].Scan.Absent = []string{"../x"} },
+		"below absent":   func(s *Spec) { s.Components[0].Scan.Absent = []string{"x", "x/y"} },
+		"carry outside":  func(s *Spec) { s.Components[0].Scan.Carry = []string{"../x"} },
 	} {
 		s := spec("1", dir)
 		change(&s)

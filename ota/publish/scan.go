@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -33,6 +34,13 @@ type ScanOptions struct {
 	// are carried over from release to release. The tree itself may not hold
 	// them; the folders that they are in it has to hold.
 	Carry []string
+	// Absent lists paths that have to be free on the device. The tree itself
+	// may not hold them. Only the in-place layout can do that.
+	Absent []string
+	// Partial leaves out the root and the folders that hold something, so
+	// that their mode and owner stay as they are on the device. Only the
+	// in-place layout can do that.
+	Partial bool
 	// SELinux takes over the label security.selinux too.
 	SELinux bool
 	// Progress is told how many bytes of content were read.
@@ -54,26 +62,64 @@ func Scan(ctx context.Context, dir string, o ScanOptions) (*release.Index, error
 	}
 	defer root.Close()
 	s := scanner{root: root, dir: dir, opts: o, buf: make([]byte, 256<<10), linked: map[inode]release.Blob{}}
-	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
 		if err := cmp.Or(ctx.Err(), err); err != nil {
 			return err
 		}
-		return s.add(path)
+		return s.add(name)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot scan %s: %w", dir, err)
 	}
-	for _, path := range o.Carry {
-		s.index.Entries = append(s.index.Entries, release.Entry{Path: path, Type: release.Carry})
-	}
-	slices.SortFunc(s.index.Entries[1:], func(a, b release.Entry) int { return cmp.Compare(a.Path, b.Path) })
-	if err := s.checkCarry(); err != nil {
-		return nil, fmt.Errorf("cannot scan %s: %w", dir, err)
-	}
-	if err := s.index.Validate(); err != nil {
+	if err := s.finish(); err != nil {
 		return nil, fmt.Errorf("cannot scan %s: %w", dir, err)
 	}
 	return &s.index, nil
+}
+
+// finish adds what the tree does not hold, and checks the whole.
+func (s *scanner) finish() error {
+	s.addPaths(s.opts.Carry, release.Carry)
+	if s.opts.Partial {
+		s.leaveFolders()
+	} else if err := s.index.Whole(); err != nil {
+		return err
+	}
+	s.addPaths(s.opts.Absent, release.Absent)
+	if err := s.checkTwice(); err != nil {
+		return err
+	}
+	return s.index.Validate()
+}
+
+func (s *scanner) addPaths(paths []string, t release.EntryType) {
+	for _, path := range paths {
+		s.index.Entries = append(s.index.Entries, release.Entry{Path: path, Type: t})
+	}
+	slices.SortFunc(s.index.Entries, func(a, b release.Entry) int {
+		return cmp.Or(boolCompare(b.Path == ".", a.Path == "."), cmp.Compare(a.Path, b.Path))
+	})
+}
+
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// leaveFolders drops the folders that other entries imply.
+func (s *scanner) leaveFolders() {
+	holds := map[string]bool{".": true}
+	for _, e := range s.index.Entries {
+		holds[path.Dir(e.Path)] = true
+	}
+	s.index.Entries = slices.DeleteFunc(s.index.Entries, func(e release.Entry) bool {
+		return e.Type == release.Dir && holds[e.Path]
+	})
 }
 
 // inode tells files apart that have several names.
@@ -89,12 +135,12 @@ type scanner struct {
 	index  release.Index
 }
 
-// checkCarry refuses a carried path that is in the tree too.
-func (s *scanner) checkCarry() error {
+// checkTwice refuses a path that is in the tree and listed besides.
+func (s *scanner) checkTwice() error {
 	list := s.index.Entries
 	for i := 1; i < len(list); i++ {
 		if list[i].Path == list[i-1].Path {
-			return fmt.Errorf("%q is to be carried over on the device, and is in the tree or listed twice", list[i].Path)
+			return fmt.Errorf("%q is to be carried over or absent on the device, and is in the tree or listed twice", list[i].Path)
 		}
 	}
 	return nil

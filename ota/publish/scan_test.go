@@ -55,6 +55,18 @@ func TestScan(t *testing.T) {
 	require.Equal(t, uint32(8), ix.Entries[3].GID)
 }
 
+func TestScanPartial(t *testing.T) {
+	dir := tree{"etc/conf": "c", "usr/bin/app": "app", "var/lib/app/": ""}.write(t)
+	ix := scan(t, dir, ScanOptions{Partial: true, Absent: []string{"etc/old", "usr/share/old"}})
+	var got []string
+	for _, e := range ix.Entries {
+		got = append(got, string(e.Type)+" "+e.Path)
+	}
+	require.Equal(t, []string{"f etc/conf", "a etc/old", "f usr/bin/app", "a usr/share/old", "d var/lib/app"}, got)
+	ix = scan(t, dir, ScanOptions{Absent: []string{"etc/old"}})
+	require.Len(t, ix.Entries, 10)
+}
+
 func TestScanXattrs(t *testing.T) {
 	dir := tree{"a": "a"}.write(t)
 	path := filepath.Join(dir, "a")

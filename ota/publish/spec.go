@@ -38,11 +38,13 @@ type specFile struct {
 }
 
 type specComponent struct {
-	Name  at[string]   `yaml:"name"`
-	Kind  at[string]   `yaml:"kind"`
-	From  at[string]   `yaml:"from"`
-	Carry []at[string] `yaml:"carry"`
-	Owner *struct {
+	Name    at[string]   `yaml:"name"`
+	Kind    at[string]   `yaml:"kind"`
+	From    at[string]   `yaml:"from"`
+	Carry   []at[string] `yaml:"carry"`
+	Absent  []at[string] `yaml:"absent"`
+	Partial at[bool]     `yaml:"partial"`
+	Owner   *struct {
 		UID at[uint32] `yaml:"uid"`
 		GID at[uint32] `yaml:"gid"`
 	} `yaml:"owner"`
@@ -80,6 +82,8 @@ func (a *at[T]) UnmarshalYAML(node *yaml.Node) error {
 //	    kind: files
 //	    from: ../build/app    # relative to the file
 //	    carry: [var/data]     # paths of the app's own
+//	    absent: [etc/old]     # paths to be removed (in-place layout)
+//	    partial: true         # leave folders out (in-place layout)
 //	    owner: {uid: 0, gid: 0}             # default: as they are
 //	    keep: {previous: 1, repair: none}   # none, changed or full
 //	    selinux: true         # take the label security.selinux too
@@ -195,12 +199,14 @@ func (f *specComponent) component(path string) (Component, error) {
 	} else if !info.IsDir() {
 		return c, specError(path, f.From.line, "component %q: from: %s is not a folder", c.Name, c.From)
 	}
-	for _, carried := range f.Carry {
-		if err := release.CheckPath(carried.value); err != nil || carried.value == "." {
-			return c, specError(path, carried.line, "component %q: carry: %q is not the path of an entry", c.Name, carried.value)
-		}
-		c.Scan.Carry = append(c.Scan.Carry, carried.value)
+	var err error
+	if c.Scan.Carry, err = f.paths(path, "carry", f.Carry); err != nil {
+		return c, err
 	}
+	if c.Scan.Absent, err = f.paths(path, "absent", f.Absent); err != nil {
+		return c, err
+	}
+	c.Scan.Partial = f.Partial.value
 	if f.Owner != nil {
 		c.Scan.Owner = &Owner{UID: f.Owner.UID.value, GID: f.Owner.GID.value}
 	}
@@ -208,6 +214,17 @@ func (f *specComponent) component(path string) (Component, error) {
 		return c, err
 	}
 	return c, f.options(&c, path)
+}
+
+// paths checks a list of paths that the tree does not hold.
+func (f *specComponent) paths(file, key string, list []at[string]) (paths []string, err error) {
+	for _, p := range list {
+		if err := release.CheckPath(p.value); err != nil || p.value == "." {
+			return nil, specError(file, p.line, "component %q: %s: %q is not the path of an entry", f.Name.value, key, p.value)
+		}
+		paths = append(paths, p.value)
+	}
+	return paths, nil
 }
 
 func (f *specComponent) keep(c *Component, path string) error {

@@ -43,17 +43,40 @@ func (ix *Index) check(i int) error {
 	if err := e.checkFields(); err != nil {
 		return fmt.Errorf("%q: %w", e.Path, err)
 	}
-	if i == 0 {
-		if e.Path != "." || e.Type != Dir {
-			return fmt.Errorf("%w: the first entry is %q, not the root folder", ErrInvalid, e.Path)
+	if e.Path == "." {
+		if i > 0 || e.Type != Dir {
+			return fmt.Errorf("%w: the root is no folder, stands twice or out of order", ErrInvalid)
 		}
 		return nil
 	}
-	if e.Path == "." || i > 1 && e.Path <= ix.Entries[i-1].Path {
+	if i > 0 && ix.Entries[i-1].Path != "." && e.Path <= ix.Entries[i-1].Path {
 		return fmt.Errorf("%w: %q stands twice or out of order", ErrInvalid, e.Path)
 	}
-	if p, ok := ix.find(parent(e.Path), i); !ok || ix.Entries[p].Type != Dir {
-		return fmt.Errorf("%w: %q is not in a folder that is listed", ErrInvalid, e.Path)
+	for p := parent(e.Path); ; p = parent(p) {
+		if at, ok := ix.find(p, i); ok && ix.Entries[at].Type != Dir {
+			return fmt.Errorf("%w: %q lies below %q, which is no folder", ErrInvalid, e.Path, p)
+		}
+		if p == "." {
+			return nil
+		}
+	}
+}
+
+// Whole returns nil if ix lists a whole tree: the root, and the folder of every
+// entry. A path that is to be absent has no place in one. Its error names the
+// path and wraps [ErrInvalid].
+func (ix *Index) Whole() error {
+	if len(ix.Entries) == 0 || ix.Entries[0].Path != "." {
+		return fmt.Errorf("index: %w: the first entry is not the root folder", ErrInvalid)
+	}
+	for i := 1; i < len(ix.Entries); i++ {
+		e := &ix.Entries[i]
+		if _, ok := ix.find(parent(e.Path), i); !ok {
+			return fmt.Errorf("index: %w: %q is not in a folder that is listed", ErrInvalid, e.Path)
+		}
+		if e.Type == Absent {
+			return fmt.Errorf("index: %w: %q is to be absent, and a whole tree holds only what it lists", ErrInvalid, e.Path)
+		}
 	}
 	return nil
 }
@@ -71,13 +94,17 @@ func (ix *Index) find(path string, n int) (int, bool) {
 	if n == 0 {
 		return 0, false
 	}
-	if path == "." {
-		return 0, ix.Entries[0].Path == "."
+	first := 0
+	if ix.Entries[0].Path == "." {
+		first = 1
 	}
-	i, ok := slices.BinarySearchFunc(ix.Entries[1:n], path, func(e Entry, path string) int {
+	if path == "." {
+		return 0, first == 1
+	}
+	i, ok := slices.BinarySearchFunc(ix.Entries[first:n], path, func(e Entry, path string) int {
 		return cmp.Compare(e.Path, path)
 	})
-	return i + 1, ok
+	return i + first, ok
 }
 
 func parent(path string) string {
@@ -127,9 +154,9 @@ func (e *Entry) checkFields() error {
 			return fmt.Errorf("%w: symlink target %.80q", ErrInvalid, e.Target)
 		}
 	case Dir:
-	case Carry:
+	case Carry, Absent:
 		if e.Mode|e.UID|e.GID != 0 || e.Xattrs != nil || e.Path == "." {
-			return fmt.Errorf("%w: a carried path has no other fields and is not the root", ErrInvalid)
+			return fmt.Errorf("%w: a carried or absent path has no other fields and is not the root", ErrInvalid)
 		}
 	default:
 		return fmt.Errorf("%w: type %.80q", ErrInvalid, e.Type)

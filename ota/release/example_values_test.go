@@ -45,6 +45,16 @@ func sampleIndex() *release.Index {
 	}}
 }
 
+// samplePartial lists single entries of a system, without their folders.
+func samplePartial() *release.Index {
+	return &release.Index{Entries: []release.Entry{
+		{Path: "etc/app.conf", Type: release.File, Mode: 0o644, Blob: blob("conf")},
+		{Path: "etc/old.conf", Type: release.Absent},
+		{Path: "usr/bin/app", Type: release.File, Mode: 0o755, Blob: blob("app")},
+		{Path: "var/lib/app", Type: release.Dir, Mode: 0o700, UID: 1, GID: 2},
+	}}
+}
+
 func sampleRows() []release.TableRow {
 	return []release.TableRow{
 		{Digest: sum("index"), Pack: 1, Offset: 0, Length: 90, Codec: release.Zstd},

@@ -41,6 +41,11 @@ func TestGolden(t *testing.T) {
 	_, err = release.ReadIndex(bytes.NewReader(want), 0)
 	require.NoError(t, err)
 
+	want = golden(t, "partial.jsonl", encodeIndex(t, samplePartial()))
+	require.Equal(t, string(want), string(encodeIndex(t, samplePartial())))
+	_, err = release.ReadIndex(bytes.NewReader(want), 0)
+	require.NoError(t, err)
+
 	// What compresses a table may change its bytes; old ones have to be read.
 	table := golden(t, "table.zst", sampleTable(t))
 	l := sampleLocator(table)

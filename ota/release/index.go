@@ -25,6 +25,9 @@ const (
 	// Carry is a path that belongs to the app: what is there, file or folder,
 	// is carried over from tree to tree. No field but Path is set.
 	Carry EntryType = "c"
+	// Absent is a path that has to be free, whatever was there before. No
+	// field but Path is set.
+	Absent EntryType = "a"
 )
 
 // Entry is one path of a tree.
@@ -47,8 +50,10 @@ type Xattr struct {
 	Value []byte `json:"v,omitempty"`
 }
 
-// Index lists the tree of a component of kind "files": the root first, the
-// others sorted by the bytes of their path.
+// Index lists the entries of a component of kind "files": the root first, if it
+// is listed, the others sorted by the bytes of their path. An index that lists
+// a whole tree ([Index.Whole]) begins with the root and has every folder. One
+// that leaves folders out says nothing of them but that they are folders.
 //
 // Its file is a line of JSON with the format and the number of entries, then
 // one line of JSON per entry. There is one file for one index.
@@ -196,7 +201,7 @@ func (e *Entry) parse(line, buf []byte) ([]byte, error) {
 
 // intern returns the constant, so that an entry does not keep a text alive.
 func (t EntryType) intern() EntryType {
-	for _, known := range []EntryType{File, Dir, Symlink, Carry} {
+	for _, known := range []EntryType{File, Dir, Symlink, Carry, Absent} {
 		if t == known {
 			return known
 		}

@@ -52,14 +52,15 @@ func TestIndexLongLine(t *testing.T) {
 	require.Equal(t, ix, got)
 }
 
+func file(path string) release.Entry {
+	return release.Entry{Path: path, Type: release.File, Blob: blob("x")}
+}
+
+func dir(path string) release.Entry { return release.Entry{Path: path, Type: release.Dir} }
+
 func TestIndexRules(t *testing.T) {
-	file := func(path string) release.Entry {
-		return release.Entry{Path: path, Type: release.File, Blob: blob("x")}
-	}
-	dir := func(path string) release.Entry { return release.Entry{Path: path, Type: release.Dir} }
 	for name, entries := range map[string][]release.Entry{
 		"empty":                    {},
-		"no root":                  {file("a")},
 		"root is a file":           {file(".")},
 		"root twice":               {dir("."), dir(".")},
 		"root later":               {dir("."), file("-"), dir(".")},
@@ -76,7 +77,6 @@ func TestIndexRules(t *testing.T) {
 		"long path":                {dir("."), file(strings.Repeat("a/", 2049) + "a")},
 		"duplicate":                {dir("."), file("a"), file("a")},
 		"out of order":             {dir("."), file("b"), file("a")},
-		"missing parent":           {dir("."), file("a/b")},
 		"below a file":             {dir("."), file("a"), file("a/b")},
 		"below a symlink":          {dir("."), {Path: "a", Type: release.Symlink, Target: "b"}, file("a/b")},
 		"below a carried path":     {dir("."), {Path: "a", Type: release.Carry}, file("a/b")},
@@ -91,6 +91,14 @@ func TestIndexRules(t *testing.T) {
 		"symlink with NUL":         {dir("."), {Path: "a", Type: release.Symlink, Target: "b\x00"}},
 		"symlink with long target": {dir("."), {Path: "a", Type: release.Symlink, Target: strings.Repeat("b", 4096)}},
 		"carry with mode":          {dir("."), {Path: "a", Type: release.Carry, Mode: 1}},
+		"absent with content":      {dir("."), {Path: "a", Type: release.Absent, Blob: blob("x")}},
+		"absent with mode":         {dir("."), {Path: "a", Type: release.Absent, Mode: 1}},
+		"below an absent path":     {dir("."), {Path: "a", Type: release.Absent}, file("a/b")},
+		"far below a file":         {dir("."), file("a"), file("a/b/c/d")},
+		"far below, no root":       {file("a"), file("a-"), file("a/b/c/d")},
+		"out of order, no root":    {file("b"), file("a")},
+		"duplicate, no root":       {file("a"), file("a")},
+		"root later, no root":      {file("-"), dir(".")},
 		"carry of the root":        {{Path: ".", Type: release.Carry}},
 		"xattr without name":       {dir("."), {Path: "a", Type: release.Dir, Xattrs: []release.Xattr{{}}}},
 		"xattr twice":              {dir("."), {Path: "a", Type: release.Dir, Xattrs: []release.Xattr{{Name: "u"}, {Name: "u"}}}},
@@ -103,6 +111,31 @@ func TestIndexRules(t *testing.T) {
 			require.ErrorIs(t, ix.Encode(io.Discard), release.ErrInvalid)
 		})
 	}
+}
+
+// TestWholeTree tells an index of a whole tree from one of single entries.
+func TestWholeTree(t *testing.T) {
+	require.NoError(t, sampleIndex().Whole())
+	for name, entries := range map[string][]release.Entry{
+		"no root":        {file("a")},
+		"missing parent": {dir("."), file("a/b")},
+		"absent":         {dir("."), {Path: "a", Type: release.Absent}},
+		"all of it":      samplePartial().Entries,
+	} {
+		t.Run(name, func(t *testing.T) {
+			ix := &release.Index{Entries: entries}
+			require.NoError(t, ix.Validate())
+			require.ErrorIs(t, ix.Whole(), release.ErrInvalid)
+			again, err := release.ReadIndex(bytes.NewReader(encodeIndex(t, ix)), 0)
+			require.NoError(t, err)
+			require.Equal(t, ix, again)
+			for i := range ix.Entries {
+				require.Same(t, &ix.Entries[i], ix.Find(ix.Entries[i].Path))
+			}
+			require.Nil(t, ix.Find("nowhere"))
+		})
+	}
+	require.ErrorIs(t, (&release.Index{}).Whole(), release.ErrInvalid)
 }
 
 func TestOneIndexFile(t *testing.T) {

@@ -203,6 +203,15 @@ func (t *Tree) Chown(rel string, uid, gid uint32) error {
 	})
 }
 
+// SetMtime sets the time of the last change of rel itself, in nanoseconds since
+// 1970.
+func (t *Tree) SetMtime(rel string, mtime int64) error {
+	return t.do("set the time of", rel, func(fd int, base string) error {
+		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(mtime)}
+		return unix.UtimesNanoAt(fd, base, times, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
 // Writable returns why this process may not change the entries of the folder
 // rel, or move it to another folder.
 func (t *Tree) Writable(rel string) error {
@@ -250,6 +259,9 @@ func (t *Tree) removeAll(rel string, depth int) error {
 	}
 	if err != nil || !info.IsDir() {
 		return errors.Join(err, t.Unlink(rel))
+	}
+	if info.MountRoot && depth > 0 {
+		return fmt.Errorf("cannot remove %s: it is a mount point", t.Name(rel))
 	}
 	if depth > maxDepth {
 		return fmt.Errorf("cannot remove %s: folders are nested more than %d deep", t.Name(rel), maxDepth)

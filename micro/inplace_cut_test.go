@@ -1,0 +1,368 @@
+//go:build linux
+
+package micro
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/internal/testneeds"
+	"github.com/pawl-ota/pawl/ota"
+)
+
+// placeScene is a device on v1 with files of its own, and a v2 that changes
+// entries in every way.
+type placeScene struct {
+	*placeDevice
+	s1, s2, s3   *shop
+	want1, want2 map[string]string
+}
+
+func newPlaceScene(t testing.TB) *placeScene {
+	t.Helper()
+	v1 := files(t, t.TempDir(), map[string]string{
+		"bin/app": "app 1", "bin/tool": "tool", "lib/link": "->a", "gone/x": "x", "type1": "file", "type2/inner": "in",
+		"type3": "->type1", "empty/": "", "opt/deep/er": "1",
+	})
+	v2 := files(t, t.TempDir(), map[string]string{
+		"bin/app": "app 2", "bin/tool": "tool", "lib/link": "->b", "new/y/z": "y", "type1/inner": "in", "type2": "->empty",
+		"type3": "file now", "empty/": "", "copy": "app 2", "etc/shipped": "new over the device's own",
+	})
+	require.NoError(t, os.Chmod(filepath.Join(v2, "bin/tool"), 0o4755))
+	require.NoError(t, os.Chmod(filepath.Join(v2, "empty"), 0o700))
+	require.NoError(t, unix.Setxattr(filepath.Join(v1, "bin/app"), "user.x", []byte("1"), 0))
+	v3 := files(t, t.TempDir(), map[string]string{"bin/app": "app 3"})
+	sc := &placeScene{
+		placeDevice: newPlaceDevice(t), s1: placeShop(t, v1, ""), s2: placeShop(t, v2, "", "etc/old", "never/there"), s3: placeShop(t, v3, ""),
+	}
+	files(t, sc.root, map[string]string{"etc/own": "own", "etc/old": "own, and to go", "etc/shipped": "own", "bin/other": "own"})
+	sc.install("t1", sc.s1)
+	old := time.Date(2001, 2, 3, 4, 5, 6, 7, time.UTC)
+	for p := range times(t, sc.root) {
+		ts := []unix.Timespec{unix.NsecToTimespec(old.UnixNano()), unix.NsecToTimespec(old.UnixNano())}
+		require.NoError(t, unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(sc.root, p), ts, unix.AT_SYMLINK_NOFOLLOW))
+	}
+	sc.want1 = times(t, sc.root)
+	sc.want2 = snapshot(t, v2)
+	for _, p := range []string{"etc/own", "bin/other", "bin", "etc", "."} {
+		sc.want2[p] = snapshotLine(t, sc.root, p)
+	}
+	return sc
+}
+
+func (sc *placeScene) verb(name string) error {
+	ctx := context.Background()
+	switch name {
+	case "stage":
+		return sc.stage("t2", sc.s2)
+	case "activate":
+		return sc.f.Activate(ctx, "t2", sc.s2.c)
+	case "commit":
+		return sc.f.Commit(ctx, "t2", sc.s2.c)
+	}
+	return sc.f.Revert(ctx, "t2", sc.s2.c)
+}
+
+func (sc *placeScene) upTo(name string) {
+	sc.t.Helper()
+	for _, v := range map[string][]string{"activate": {"stage"}, "commit": {"stage", "activate"}, "revert": {"stage", "activate"}}[name] {
+		require.NoError(sc.t, sc.verb(v))
+	}
+}
+
+func (sc *placeScene) isOld(msg string) {
+	sc.t.Helper()
+	same(sc.t, sc.want1, times(sc.t, sc.root), msg)
+	sc.isWhole(sc.s1)
+	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTx)), msg)
+	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTrash)), msg)
+	require.Equal(sc.t, []string{sc.s1.c.Digest().String()}, listed(sc.t, sc.f.path(dirIndex)), msg)
+}
+
+func (sc *placeScene) isNew(msg string) {
+	sc.t.Helper()
+	got := snapshot(sc.t, sc.root)
+	same(sc.t, sc.want2, got, msg)
+	sc.isWhole(sc.s2)
+}
+
+func placeSteps(t *testing.T, name string) int {
+	sc := newPlaceScene(t)
+	sc.upTo(name)
+	count := sc.cutAt(0)
+	require.NoError(t, sc.verb(name))
+	require.Greater(t, *count, 2, name)
+	t.Logf("%s: %d steps", name, *count)
+	return *count
+}
+
+// TestInPlaceCutThenRevert cuts every verb at every step; a fresh process goes
+// back, and another one goes on.
+func TestInPlaceCutThenRevert(t *testing.T) {
+	for _, name := range []string{"stage", "activate", "revert"} {
+		t.Run(name, func(t *testing.T) {
+			for n := range placeSteps(t, name) {
+				sc := newPlaceScene(t)
+				sc.upTo(name)
+				sc.cutAt(n + 1)
+				require.ErrorIs(t, sc.verb(name), errCut)
+				sc.restart()
+				ok, err := sc.f.CanRevert(t.Context(), "t2", sc.s2.c)
+				require.NoError(t, err)
+				require.True(t, ok)
+				require.NoError(t, sc.verb("revert"), "step %d", n+1)
+				sc.isOld(name)
+				sc.restart()
+				require.NoError(t, sc.verb("revert"), "again")
+				sc.isOld(name)
+				sc.upTo("commit")
+				sc.isNew("after all")
+				require.NoError(t, sc.verb("commit"))
+				sc.isNew("after all")
+			}
+		})
+	}
+}
+
+func TestInPlaceCutThenAgain(t *testing.T) {
+	for _, name := range []string{"stage", "activate", "commit"} {
+		t.Run(name, func(t *testing.T) {
+			for n := range placeSteps(t, name) {
+				sc := newPlaceScene(t)
+				sc.upTo(name)
+				sc.cutAt(n + 1)
+				require.ErrorIs(t, sc.verb(name), errCut)
+				sc.restart()
+				if name == "commit" {
+					sc.isNew("half committed")
+				}
+				require.NoError(t, sc.verb(name), "step %d", n+1)
+				if name == "stage" {
+					require.NoError(t, sc.verb("activate"), "step %d", n+1)
+				}
+				sc.isNew(name)
+				sc.restart()
+				require.NoError(t, sc.verb("commit"))
+				require.NoError(t, sc.verb("commit"), "again")
+				sc.isNew(name)
+				require.Equal(t, []string{sc.s1.c.Digest().String()}, listed(t, sc.f.path(dirKept)))
+				require.Empty(t, listed(t, sc.f.path(dirTx)))
+				require.Empty(t, listed(t, sc.f.path(dirTrash)))
+			}
+		})
+	}
+}
+
+// TestInPlaceActiveSaysMixed asks between any two entries.
+func TestInPlaceActiveSaysMixed(t *testing.T) {
+	mixed := 0
+	for n := range placeSteps(t, "activate") {
+		sc := newPlaceScene(t)
+		sc.upTo("activate")
+		sc.cutAt(n + 1)
+		require.ErrorIs(t, sc.verb("activate"), errCut)
+		sc.restart()
+		a, err := sc.f.Active(t.Context(), "app")
+		require.NoError(t, err)
+		got := times(t, sc.root)
+		if maps.Equal(got, sc.want1) {
+			sc.isWhole(sc.s1)
+			continue
+		}
+		require.Equal(t, ota.Mixed, a.State, "step %d", n+1)
+		mixed++
+	}
+	require.Greater(t, mixed, 8)
+}
+
+// TestInPlaceTrialChangesGoBack: whatever was done to entries in the trial, the
+// way back ends at what was there before.
+func TestInPlaceTrialChangesGoBack(t *testing.T) {
+	sc := newPlaceScene(t)
+	sc.upTo("revert")
+	at := func(p string) string { return filepath.Join(sc.root, p) }
+	require.NoError(t, os.WriteFile(at("bin/app"), []byte("written in place"), 0o644))
+	require.NoError(t, os.Remove(at("bin/tool")))
+	require.NoError(t, os.RemoveAll(at("lib")))
+	files(t, sc.root, map[string]string{"gone/x": "made again", "new/y/more": "in a new folder", "etc/old": "again"})
+	require.NoError(t, os.Rename(at("etc/old"), at("type3")))
+	require.NoError(t, os.Chmod(at("empty"), 0o711))
+	sc.restart()
+	sc.isWhole(sc.s2)
+	require.NoError(t, sc.verb("revert"))
+	got := times(t, sc.root)
+	require.Contains(t, got, "lib")
+	got["lib"] = sc.want1["lib"] // it had to be made anew
+	same(t, sc.want1, got, "back")
+	sc.isWhole(sc.s1)
+}
+
+// twoVolumes is a root with a file system of its own below it.
+func twoVolumes(t testing.TB, d *placeDevice) string {
+	t.Helper()
+	testneeds.Root(t)
+	mnt := filepath.Join(d.root, "mnt")
+	require.NoError(t, os.Mkdir(mnt, 0o755))
+	if err := unix.Mount("tmpfs", mnt, "tmpfs", 0, "size=16m"); err != nil {
+		testneeds.Missing(t, "the right to mount a tmpfs")
+	}
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(mnt, unix.MNT_DETACH)) })
+	return mnt
+}
+
+// twoVolumeShops are releases of n entries, half of them on the other file
+// system.
+func twoVolumeShops(t testing.TB, n int) (*shop, *shop) {
+	var shops []*shop
+	for v := range 2 {
+		content := map[string]string{}
+		for i := range n {
+			dir := []string{"usr/", "mnt/data/"}[i%2]
+			switch {
+			case i%10 < 7:
+				content[fmt.Sprint(dir, "f", i)] = fmt.Sprint("content ", v, i)
+			case i%10 == 7:
+				content[fmt.Sprint(dir, "l", i)] = fmt.Sprint("->", v)
+			case i%10 == 8:
+				content[fmt.Sprint(dir, "only", v, "-", i)] = "x"
+			default:
+				content[fmt.Sprint(dir, "d", v, i, "/")] = ""
+			}
+		}
+		shops = append(shops, placeShop(t, files(t, t.TempDir(), content), ""))
+	}
+	return shops[0], shops[1]
+}
+
+// TestInPlaceEveryEntryFails has each step of the switch and of the way back
+// fail once, in a release of 200 entries over two file systems.
+func TestInPlaceEveryEntryFails(t *testing.T) {
+	n := 200
+	if testing.Short() {
+		n = 30
+	}
+	d := newPlaceDevice(t)
+	twoVolumes(t, d)
+	s1, s2 := twoVolumeShops(t, n)
+	d.install("t1", s1)
+	before := times(t, d.root)
+	ctx := t.Context()
+	require.NoError(t, d.stage("t2", s2))
+	count := d.cutAt(0)
+	require.NoError(t, d.f.Activate(ctx, "t2", s2.c))
+	total := *count
+	after := snapshotLines(t, d.root)
+	require.NoError(t, d.f.Revert(ctx, "t2", s2.c))
+	same(t, before, times(t, d.root), "back")
+	for i := 1; i <= total; i++ {
+		d.restart()
+		require.NoError(t, d.stage("t2", s2))
+		once := 0
+		d.f.before = func(string, string) error {
+			if once++; once == i || once == i+3 {
+				return errCut
+			}
+			return nil
+		}
+		require.ErrorIs(t, d.f.Activate(ctx, "t2", s2.c), errCut)
+		if i%5 == 0 { // on, in spite of it
+			d.restart()
+			require.NoError(t, d.f.Activate(ctx, "t2", s2.c))
+			same(t, after, snapshotLines(t, d.root), "on")
+			d.isWhole(s2)
+			d.cutAt(i)
+			_ = d.f.Revert(ctx, "t2", s2.c)
+			d.restart()
+		} else {
+			_ = d.f.Revert(ctx, "t2", s2.c) // may meet the second failure
+		}
+		d.f.before = nil
+		require.NoError(t, d.f.Revert(ctx, "t2", s2.c), "step %d", i)
+		same(t, before, times(t, d.root), fmt.Sprint("back from ", i))
+		d.isWhole(s1)
+	}
+	t.Logf("%d entries, %d steps of the switch, each failed", len(s2.ix.Entries), total)
+	d.install("t3", s2)
+	same(t, after, snapshotLines(t, d.root), "at last")
+	require.Empty(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/tx")))
+	require.Len(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/kept")), 1)
+	for _, b := range s1.ix.Blobs() {
+		r, ok, err := d.f.Seed(ctx, "app", b)
+		require.NoError(t, err)
+		require.True(t, ok, "kept content is lent")
+		require.NoError(t, r.Close())
+	}
+	require.NoError(t, d.f.Prune(ctx, "app", nil, nil))
+	require.Empty(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/kept")))
+	same(t, after, snapshotLines(t, d.root), "pruned")
+}
+
+func snapshotLines(t testing.TB, dir string) map[string]string {
+	all, own := snapshot(t, dir), times(t, dir)
+	maps.DeleteFunc(all, func(p, _ string) bool { return own[p] == "" })
+	return all
+}
+
+func TestInPlaceOtherVolumeIsNotMounted(t *testing.T) {
+	d := newPlaceDevice(t)
+	mnt := twoVolumes(t, d)
+	s1, s2 := twoVolumeShops(t, 20)
+	d.install("t1", s1)
+	before := times(t, d.root)
+	d.activate("t2", s2)
+	hidden := filepath.Join(t.TempDir(), "hidden")
+	require.NoError(t, os.Mkdir(hidden, 0o755))
+	require.NoError(t, unix.Mount(mnt, hidden, "", unix.MS_BIND, ""))
+	require.NoError(t, unix.Unmount(mnt, unix.MNT_DETACH))
+	d.restart()
+	a, err := d.f.Active(t.Context(), "app")
+	require.NoError(t, err)
+	require.Equal(t, ota.Mixed, a.State)
+	ok, err := d.f.CanRevert(t.Context(), "t2", s2.c)
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.ErrorIs(t, d.f.Revert(t.Context(), "t2", s2.c), ErrForeign)
+	require.NoError(t, unix.Mount(hidden, mnt, "", unix.MS_BIND, ""))
+	require.NoError(t, unix.Unmount(hidden, unix.MNT_DETACH))
+	require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
+	same(t, before, times(t, d.root), "back")
+}
+
+// TestInPlaceCommitCutKeepsAll cuts a Commit that replaces a kept set of the
+// same release on two file systems: what is kept is all there afterwards.
+func TestInPlaceCommitCutKeepsAll(t *testing.T) {
+	d := newPlaceDevice(t)
+	twoVolumes(t, d)
+	s1, s2 := twoVolumeShops(t, 20)
+	d.install("a", s1)
+	for n := 1; n < 100; n++ {
+		d.install("b", s2)
+		d.install("c", s1)
+		d.activate("d", s2)
+		count := d.cutAt(n)
+		err := d.f.Commit(t.Context(), "d", s2.c)
+		d.restart()
+		require.NoError(t, d.f.Commit(t.Context(), "d", s2.c))
+		d.isWhole(s2)
+		for _, b := range s1.ix.Blobs() {
+			r, ok, err := d.f.Seed(t.Context(), "app", b)
+			require.NoError(t, err)
+			require.True(t, ok, "step %d", n)
+			require.NoError(t, r.Close())
+		}
+		if err == nil {
+			require.Greater(t, *count, 4)
+			return
+		}
+		d.install("e", s1)
+	}
+	t.Fatal("the Commit has no end")
+}

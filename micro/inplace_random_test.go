@@ -1,0 +1,313 @@
+//go:build linux
+
+package micro
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// TestInPlaceRandom takes a device with files of its own from one random
+// release to another, with random local changes and a random policy, through a
+// random cut, and then back or on. What has to be there is worked out by a
+// model that shares no code with the package.
+func TestInPlaceRandom(t *testing.T) {
+	rounds := uint64(1000)
+	if testing.Short() {
+		rounds = 50
+	}
+	outcomes := map[string]int{}
+	for seed := range rounds {
+		if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { outcomes[randomInPlace(t, seed)]++ }) {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	t.Logf("%d pairs: %v", rounds, outcomes)
+	if rounds >= 1000 {
+		for _, o := range []string{"on", "back", "refused: local", "refused: unmanaged"} {
+			require.NotZero(t, outcomes[o], o)
+		}
+	}
+}
+
+func randomInPlace(t *testing.T, seed uint64) string {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	d := newPlaceDevice(t)
+	files(t, d.root, map[string]string{"own/file": "own", "keep": "own"})
+	ownA := rng.IntN(8) == 0
+	if ownA {
+		files(t, d.root, map[string]string{"a/own": "own"})
+	}
+	require.NoError(t, os.Chmod(filepath.Join(d.root, "own"), 0o700))
+	policy := []string{"refuse", "keep", "overwrite"}[rng.IntN(3)]
+	s1, s2 := randomEntries(t, rng, policy), randomEntries(t, rng, policy)
+	d.cutAt(0)
+	if err := d.stage("t1", s1); err != nil {
+		require.ErrorIs(t, err, ErrUnmanaged)
+		return "refused: first"
+	}
+	d.install("t1", s1)
+	d.isWhole(s1)
+	changed := localChanges(t, rng, d.root, s1)
+	before := times(t, d.root)
+
+	d.cutAt(1 + rng.IntN(80))
+	err := d.stage("t2", s2)
+	if err == nil {
+		err = d.f.Activate(t.Context(), "t2", s2.c)
+	}
+	d.restart()
+	if refusal := refused(err); refusal != "" {
+		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
+		same(t, before, times(t, d.root), "refused")
+		if refusal == "refused: local" {
+			require.NotEmpty(t, changed)
+		}
+		return refusal
+	}
+	if err != nil {
+		require.ErrorIs(t, err, errCut)
+	}
+	back := rng.IntN(2) == 0
+	if back {
+		d.cutAt(1 + rng.IntN(20))
+		_ = d.f.Revert(t.Context(), "t2", s2.c)
+		d.restart()
+		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
+		same(t, before, times(t, d.root), "back")
+		require.Empty(t, listed(t, d.f.path(dirTx)))
+		require.Empty(t, listed(t, d.f.path(dirTrash)))
+	}
+	if err := d.stage("t2", s2); err != nil {
+		require.NotEmpty(t, refused(err), err.Error())
+		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
+		same(t, before, times(t, d.root), "refused later")
+		return refused(err)
+	}
+	require.NoError(t, d.f.Activate(t.Context(), "t2", s2.c))
+	want := model(t, before, s1, s2, changed, policy, ownA)
+	check := func(msg string) {
+		t.Helper()
+		same(t, want, snapshotOwn(t, d.root), msg)
+		d.isWhole(s2)
+	}
+	check("on")
+	require.NoError(t, d.f.Commit(t.Context(), "t2", s2.c))
+	check("committed")
+	if back {
+		return "back"
+	}
+	return "on"
+}
+
+func refused(err error) string {
+	switch {
+	case errors.Is(err, ErrLocalChange):
+		return "refused: local"
+	case errors.Is(err, ErrUnmanaged):
+		return "refused: unmanaged"
+	}
+	return ""
+}
+
+// snapshotOwn is snapshot without what pawl has of its own, and without modes
+// of folders that nobody lists, which do not change.
+func snapshotOwn(t *testing.T, dir string) map[string]string {
+	all := snapshot(t, dir)
+	maps.DeleteFunc(all, func(p, _ string) bool { return strings.Contains("/"+p+"/", "/.pawl.app/") })
+	return all
+}
+
+// randomEntries makes a release of random entries.
+func randomEntries(t *testing.T, rng *rand.Rand, policy string) *shop {
+	dir := t.TempDir()
+	var absent []string
+	randomPlaces(t, rng, dir, "", 0, &absent)
+	files(t, dir, map[string]string{"always": fmt.Sprint(rng.IntN(3))})
+	var list []release.Entry
+	whole := newShop(t, dir)
+	for _, e := range whole.ix.Entries {
+		if e.Type != release.Dir || e.Path != "." && rng.IntN(2) == 0 {
+			list = append(list, e)
+		}
+	}
+	for _, p := range absent {
+		list = append(list, release.Entry{Path: p, Type: release.Absent})
+	}
+	return entriesShop(t, whole.blobs, list, fmt.Sprintf(`{"localChanges":%q}`, policy))
+}
+
+func randomPlaces(t *testing.T, rng *rand.Rand, dir, rel string, depth int, absent *[]string) {
+	for _, name := range []string{"a", "b", "c", "d-e"} {
+		p := filepath.Join(rel, name)
+		full := filepath.Join(dir, p)
+		switch kind := rng.IntN(10); {
+		case kind < 3:
+			require.NoError(t, os.WriteFile(full, []byte(fmt.Sprint(rng.IntN(3))), 0o644))
+			if rng.IntN(6) == 0 {
+				require.NoError(t, unix.Setxattr(full, "user.x", []byte{byte(rng.IntN(2))}, 0))
+			}
+			require.NoError(t, os.Chmod(full, []os.FileMode{0o644, 0o755, 0o400}[rng.IntN(3)]))
+		case kind == 3:
+			require.NoError(t, os.Symlink([]string{"a", "/etc", ".."}[rng.IntN(3)], full))
+		case kind < 7 && depth < 3:
+			require.NoError(t, os.Mkdir(full, 0o755))
+			require.NoError(t, os.Chmod(full, []os.FileMode{0o755, 0o700}[rng.IntN(2)]))
+			randomPlaces(t, rng, dir, p, depth+1, absent)
+		case kind == 7:
+			*absent = append(*absent, p)
+		}
+	}
+}
+
+// localChanges changes some entries of the release by hand.
+func localChanges(t *testing.T, rng *rand.Rand, root string, s *shop) map[string]bool {
+	changed := map[string]bool{}
+	for _, e := range s.ix.Entries {
+		if e.Type != release.File || rng.IntN(12) != 0 {
+			continue
+		}
+		changed[e.Path] = true
+		p := filepath.Join(root, e.Path)
+		switch rng.IntN(4) {
+		case 0:
+			require.NoError(t, os.Chmod(p, 0o644))
+			require.NoError(t, os.WriteFile(p, []byte("by hand"), 0o644))
+		case 1:
+			require.NoError(t, os.Chmod(p, 0o777))
+		case 2:
+			require.NoError(t, os.Remove(p))
+		case 3:
+			require.NoError(t, os.Remove(p))
+			require.NoError(t, os.Symlink("by-hand", p))
+		}
+	}
+	return changed
+}
+
+// model works out what has to be there after s2 over s1.
+func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[string]bool, policy string, ownA bool) map[string]string {
+	m := map[string]string{}
+	for p, line := range before { // without the times
+		m[p] = line[:strings.Index(line+" 20", " 20")]
+	}
+	lists := func(s *shop, p string) *release.Entry {
+		i := slices.IndexFunc(s.ix.Entries, func(e release.Entry) bool { return e.Path == p })
+		if i < 0 {
+			return nil
+		}
+		return &s.ix.Entries[i]
+	}
+	below := func(p string) bool {
+		for q := range m {
+			if strings.HasPrefix(q, p+"/") {
+				return true
+			}
+		}
+		return false
+	}
+	line := func(e *release.Entry) string {
+		alone := t.TempDir()
+		p := filepath.Join(alone, "x")
+		switch e.Type {
+		case release.File:
+			require.NoError(t, os.WriteFile(p, s2.blobs[e.Digest], 0o600))
+		case release.Dir:
+			require.NoError(t, os.Mkdir(p, 0o700))
+		case release.Symlink:
+			require.NoError(t, os.Symlink(e.Target, p))
+		}
+		for _, x := range e.Xattrs {
+			require.NoError(t, unix.Setxattr(p, x.Name, x.Value, 0))
+		}
+		if e.Type != release.Symlink {
+			require.NoError(t, unix.Chmod(p, e.Mode))
+		}
+		text, err := describe(p)
+		require.NoError(t, err)
+		return text
+	}
+	kept := func(p string) bool { return policy == "keep" && changed[p] }
+	implied := impliedBy(s1, ownA)
+	for _, e := range slices.Backward(s1.ix.Entries) {
+		next := lists(s2, e.Path)
+		if next != nil || e.Type == release.Absent || kept(e.Path) || e.Type == release.Dir {
+			continue
+		}
+		delete(m, e.Path)
+	}
+	for _, e := range s2.ix.Entries {
+		if e.Type == release.Absent && !kept(e.Path) && !strings.HasPrefix(m[e.Path], "4") {
+			delete(m, e.Path)
+		}
+	}
+	removeEmpty(m, s1, s2, implied, below)
+	for i := range s2.ix.Entries {
+		e := &s2.ix.Entries[i]
+		old := lists(s1, e.Path)
+		switch {
+		case e.Type == release.Absent:
+		case kept(e.Path) && old != nil:
+			if line(e) != line(old) {
+				addParents(m, e.Path+suffixNew)
+				m[e.Path+suffixNew] = line(e)
+			}
+		default:
+			addParents(m, e.Path)
+			m[e.Path] = line(e)
+		}
+	}
+	return m
+}
+
+func impliedBy(s *shop, ownA bool) map[string]bool {
+	all := map[string]bool{}
+	for _, e := range s.ix.Entries {
+		for p := filepath.Dir(e.Path); p != "." && e.Type != release.Absent; p = filepath.Dir(p) {
+			if p != "a" || !ownA { // that one was there before
+				all[p] = true
+			}
+		}
+	}
+	return all
+}
+
+// removeEmpty removes the folders that s1 brought, that nothing is in and that
+// s2 does not want, and those that are to be absent.
+func removeEmpty(m map[string]string, s1, s2 *shop, implied map[string]bool, below func(string) bool) {
+	gone := maps.Clone(implied)
+	for _, e := range s1.ix.Entries {
+		gone[e.Path] = true
+	}
+	for _, e := range s2.ix.Entries {
+		gone[e.Path] = e.Type == release.Absent
+		for p := filepath.Dir(e.Path); p != "." && e.Type != release.Absent; p = filepath.Dir(p) {
+			delete(gone, p)
+		}
+	}
+	for _, p := range slices.Backward(slices.Sorted(maps.Keys(gone))) {
+		if gone[p] && strings.HasPrefix(m[p], "4") && !below(p) {
+			delete(m, p)
+		}
+	}
+}
+
+func addParents(m map[string]string, p string) {
+	for q := filepath.Dir(p); q != "."; q = filepath.Dir(q) {
+		if !strings.HasPrefix(m[q], "4") {
+			m[q] = fmt.Sprintf("%o %d:%d", unix.S_IFDIR|0o755, os.Geteuid(), os.Getegid())
+		}
+	}
+}

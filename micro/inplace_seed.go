@@ -1,0 +1,316 @@
+//go:build linux
+
+package micro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+
+	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// lender is a folder that lends content: the root, or one volume of a kept set.
+type lender struct {
+	*source
+	// names are what of the index the folder holds, under the names of the
+	// spool; nil where it holds it under the paths themselves.
+	names map[string]bool
+}
+
+// open opens a file that should hold b.
+func (l *lender) open(b release.Blob) (io.ReadCloser, bool) {
+	for _, i := range withBlob(l.ix, l.byBlob, b) {
+		p := l.ix.Entries[i].Path
+		if l.names != nil {
+			if p = nameInSpool(p); !l.names[p] {
+				continue
+			}
+		}
+		if r, ok := openSeed(l.source, p, b); ok {
+			return r, true
+		}
+	}
+	return nil, false
+}
+
+// lenders opens everything that lends content. What cannot be read is left
+// out: it only saves work.
+func (f *inPlaceFiles) lenders() ([]*lender, error) {
+	was, _, err := f.current()
+	if err != nil {
+		return nil, err
+	}
+	var all []*lender
+	if ix, err := f.storedIndex(was.Digest, was.Index); err == nil {
+		if s, err := newSource(f.opts.Root, ix, true); err == nil {
+			all = append(all, &lender{source: s})
+		}
+	}
+	names, err := f.listDir(dirKept)
+	for _, n := range names {
+		if d, err := release.ParseDigest(n); err == nil {
+			all = append(all, f.keptLenders(d)...)
+		}
+	}
+	return all, err
+}
+
+func (f *inPlaceFiles) keptLenders(d release.Digest) []*lender {
+	cs, err := readChangesAt(f.path(dirKept, d.String(), "plan"), false)
+	ix, _, ixErr := readIndexFile(f.indexPath(d))
+	if err != nil || cs == nil || ixErr != nil {
+		return nil
+	}
+	var all []*lender
+	for i, v := range cs.Volumes {
+		names := map[string]bool{}
+		for _, ch := range cs.Changes {
+			if ch.Vol == i && ch.Old != nil {
+				names[nameInSpool(ch.Path)] = true
+			}
+		}
+		if s, err := newSource(f.on(v).path(dirKept, d.String(), dirContent), ix, false); err == nil {
+			all = append(all, &lender{s, names})
+		}
+	}
+	return all
+}
+
+func closeLenders(all []*lender) {
+	for _, l := range all {
+		_ = l.tree.Close()
+	}
+}
+
+// dropSeeds closes what Seed reads from.
+func (f *inPlaceFiles) dropSeeds() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	closeLenders(f.seeds)
+	f.seeds = nil
+}
+
+// Seed opens a file of the root or of a kept set that should hold b.
+func (f *inPlaceFiles) Seed(_ context.Context, name string, b release.Blob) (io.ReadCloser, bool, error) {
+	if name != f.opts.Name {
+		return nil, false, fmt.Errorf("component %.80q came to the backend of %q", name, f.opts.Name)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seeds == nil {
+		all, err := f.lenders()
+		if err != nil {
+			return nil, false, err
+		}
+		if f.seeds = all; all == nil {
+			f.seeds = []*lender{}
+		}
+	}
+	for _, l := range f.seeds {
+		if r, ok := l.open(b); ok {
+			return r, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// Budget returns what Stage of c takes on each file system: everything that is
+// not in its place already, in whole blocks, and the records.
+func (f *inPlaceFiles) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
+	next, err := f.index(ctx, c.Digest(), c.Index, content)
+	if err != nil {
+		return nil, err
+	}
+	was, _, err := f.current()
+	if err != nil {
+		return nil, err
+	}
+	tree, err := f.openRoot()
+	if err != nil {
+		return nil, err
+	}
+	vols, err := f.newVolumes()
+	if err == nil {
+		err = f.count(ctx, tree, vols, f.oldIndex(ctx, known{Digest: was.Digest, Index: was.Index}, content), next)
+	}
+	if err := errors.Join(err, tree.Close()); err != nil {
+		return nil, err
+	}
+	n := counter{f: &f.base, next: next, block: f.blockSize()}
+	n.records(c)
+	n.add(2 * 400 * int64(len(next.Entries)))
+	needs := vols.needs
+	needs[0].Bytes += n.bytes
+	needs[0].Inodes += n.inodes
+	return needs, nil
+}
+
+// count adds up, by volume, what is not in its place.
+func (f *inPlaceFiles) count(ctx context.Context, tree *at.Tree, vols *volumes, old, next *release.Index) error {
+	w := f.newWorker(ctx, tree)
+	counts := []counter{}
+	for i := range next.Entries {
+		e := &next.Entries[i]
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if e.Type == release.Carry || e.Type == release.Absent || e.Path == "." {
+			continue
+		}
+		if o := find(old, e.Path); o != nil && sameEntry(o, e) {
+			if why, _, err := w.differs(tree, e.Path, e); err == nil && why == "" {
+				continue
+			}
+		}
+		vol, err := vols.of(tree, path.Dir(e.Path))
+		if err != nil {
+			return err
+		}
+		for len(counts) <= vol {
+			counts = append(counts, counter{block: f.blockSize(), names: map[string]int64{}})
+		}
+		counts[vol].entry(w, e)
+	}
+	for i, v := range vols.all {
+		need := ota.Need{Path: v.Spool}
+		if i < len(counts) {
+			need.Bytes, need.Inodes = counts[i].bytes, counts[i].inodes
+		}
+		vols.needs = append(vols.needs, need)
+	}
+	return nil
+}
+
+// Verify reads everything that c lists and returns what is not as it should
+// be. Entries that were kept when c was installed are the device's.
+func (f *inPlaceFiles) Verify(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
+	ix, err := f.index(ctx, c.Digest(), c.Index, content)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := f.keptLocally(c)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := f.openRoot()
+	if err != nil {
+		return nil, err
+	}
+	w := f.newWorker(ctx, tree)
+	var found []ota.Damage
+	for i := range ix.Entries {
+		e := &ix.Entries[i]
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		if why := w.damage(e); why != "" && !kept[e.Path] {
+			found = append(found, ota.Damage{Component: c.Name, Path: e.Path, Reason: why})
+		}
+	}
+	return found, errors.Join(err, tree.Close())
+}
+
+// damage says what is wrong with one entry. What cannot be read is damaged.
+func (w *worker) damage(e *release.Entry) string {
+	switch e.Type {
+	case release.Carry:
+		return ""
+	case release.Absent:
+		if _, err := w.tree.Stat(e.Path); !isGone(err) {
+			return "it should be absent"
+		}
+		return ""
+	}
+	why, err := w.wrong(w.tree, e.Path, e)
+	if err != nil {
+		return "it cannot be read: " + err.Error()
+	}
+	return why
+}
+
+// keptLocally returns the paths whose local change stayed.
+func (f *inPlaceFiles) keptLocally(c release.Component) (map[string]bool, error) {
+	was, _, err := f.current()
+	kept := map[string]bool{}
+	for _, p := range was.Entries {
+		kept[p.Path] = p.As == asKept && was.Digest == c.Digest()
+	}
+	return kept, err
+}
+
+// Repair puts back what Verify finds, one entry after the other: each is made
+// under a temporary name beside its place and then gets its name at once. It
+// returns what it could not mend. What is there in the place of an absent
+// entry, and a folder in the place of something else, it leaves alone.
+func (f *inPlaceFiles) Repair(ctx context.Context, c release.Component, content ota.Content) ([]ota.Damage, error) {
+	found, err := f.Verify(ctx, c, content)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	ix, err := f.index(ctx, c.Digest(), c.Index, content)
+	if err != nil {
+		return nil, err
+	}
+	f.dropSeeds()
+	lenders, err := f.lenders()
+	defer closeLenders(lenders)
+	if err != nil {
+		return found, err
+	}
+	tree, err := f.openRoot()
+	if err != nil {
+		return found, fmt.Errorf("cannot repair %s: %w", c.Name, err)
+	}
+	w := f.newWorker(ctx, tree)
+	var left []ota.Damage
+	for _, d := range found {
+		if why := w.repairInPlace(ix.Find(d.Path), lenders, content, d.Reason); why != "" {
+			left = append(left, ota.Damage{Component: c.Name, Path: d.Path, Reason: why})
+		}
+		if err = ctx.Err(); err != nil {
+			break
+		}
+	}
+	return left, errors.Join(err, tree.Close())
+}
+
+func (w *worker) repairInPlace(e *release.Entry, lenders []*lender, content ota.Content, reason string) string {
+	if e.Type == release.Absent {
+		return reason
+	}
+	if info, err := w.tree.Stat(e.Path); err == nil && info.IsDir() && e.Type != release.Dir {
+		return reason + ", and what is in the folder would be lost"
+	}
+	if err := w.impliedParents(e.Path); err != nil {
+		return fmt.Sprintf("%s, and cannot be mended: %v", reason, err)
+	}
+	var local []*source
+	for _, l := range lenders {
+		if e.Type == release.File {
+			local = append(local, l.holding(e)...)
+		}
+	}
+	return w.repair(e, local, content, reason)
+}
+
+// holding returns a source of which places gives the file with e's content.
+func (l *lender) holding(e *release.Entry) []*source {
+	var all []*source
+	for _, i := range withBlob(l.ix, l.byBlob, e.Blob) {
+		p := l.ix.Entries[i].Path
+		if l.names != nil && !l.names[nameInSpool(p)] {
+			continue
+		}
+		if l.names != nil {
+			p = nameInSpool(p)
+		}
+		one := &release.Index{Entries: []release.Entry{{Path: p, Type: release.File, Blob: e.Blob}}}
+		all = append(all, &source{tree: l.tree, ix: one, byBlob: []int32{0}})
+	}
+	return all
+}
