@@ -34,17 +34,12 @@ type xattrs struct {
 	path string
 }
 
-// XattrsOf returns the settled extended attributes of an opened file, and
-// those of listed besides, sorted by name.
-func XattrsOf(f *os.File, listed []release.Xattr) ([]release.Xattr, error) {
-	return xattrs{f: f}.read(listed)
-}
-
 // SetXattrs gives an opened file exactly the listed extended attributes; those
 // that are not settled stay.
 func SetXattrs(f *os.File, listed []release.Xattr) error { return xattrs{f: f}.set(listed) }
 
-// Xattrs is XattrsOf for what has the path rel, whatever it is.
+// Xattrs returns the settled extended attributes of what has the path rel, and
+// those of listed besides, sorted by name.
 func (t *Tree) Xattrs(rel string, info Info, listed []release.Xattr) ([]release.Xattr, error) {
 	var got []release.Xattr
 	err := t.xattrs(rel, info, func(x xattrs) (err error) {
