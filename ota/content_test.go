@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/internal/seam"
 	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -227,6 +229,27 @@ func TestEachPassesOnWhatPutSays(t *testing.T) {
 	require.ErrorIs(t, err, mine)
 	err = content.Each(t.Context(), []release.Blob{blobOf(blobs[0])}, func(release.Blob, io.Reader) error { return nil })
 	require.ErrorContains(t, err, "not read to its end")
+}
+
+// failingSync is a state folder whose disk does not take what was written.
+type failingSync struct{ seam.Dir }
+
+func (failingSync) Sync() error { return syscall.EIO }
+
+// What a failed sync leaves reads well and may not be on the disk: it is
+// dropped, to be fetched and written anew.
+func TestFailedSyncKeepsNothing(t *testing.T) {
+	blobs := some(3)
+	content, _ := stocked(t, 0, blobs...)
+	require.NoError(t, content.u.keepBlob(t.Context(), content, blobOf(blobs[0])))
+	require.NoError(t, content.u.syncPlaced())
+	require.NoError(t, content.u.keepBlob(t.Context(), content, blobOf(blobs[1])))
+	good := content.u.dir
+	content.u.dir = failingSync{good}
+	require.ErrorIs(t, content.u.syncPlaced(), syscall.EIO)
+	content.u.dir = good
+	require.True(t, content.u.store().has(blobOf(blobs[0])), "what was durable before stays")
+	require.False(t, content.u.store().has(blobOf(blobs[1])))
 }
 
 // What is kept is used before the source is asked, and a damaged copy is not.
