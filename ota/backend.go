@@ -172,6 +172,52 @@ type Reverter interface {
 	CanRevert(ctx context.Context, tx TxID, c release.Component) (bool, error)
 }
 
+// Rooter is a [Backend] whose component lies below one folder; its scripts are
+// told which.
+type Rooter interface {
+	// Root returns the absolute path of the folder.
+	Root(name string) string
+}
+
+// Differ is a [Backend] that can tell beforehand what a release would change.
+type Differ interface {
+	// Diff compares what is installed with c, and changes nothing. content
+	// brings the indexes of components; file content need not be there.
+	Diff(ctx context.Context, c release.Component, content Content) ([]Change, error)
+}
+
+// Change is one thing that a release would change.
+type Change struct {
+	Component string     `json:"component"`
+	Path      string     `json:"path"` // within the component
+	What      ChangeKind `json:"what"`
+	// Detail says more, for a person: old and new size, the mode, what
+	// happens to a local change.
+	Detail string `json:"detail,omitempty"`
+}
+
+// ChangeKind is a word for what happens to a path.
+type ChangeKind string
+
+// The values of [ChangeKind].
+const (
+	Added    ChangeKind = "added"
+	Removed  ChangeKind = "removed"
+	Changed  ChangeKind = "changed"  // the content of a file, or what kind of entry it is
+	Metadata ChangeKind = "metadata" // mode, owner or attributes alone
+	// LocallyChanged entries are not as the running release left them. Detail
+	// says what the new one does about it.
+	LocallyChanged ChangeKind = "local"
+)
+
+// Scripter is implemented by the [Content] that Stage is called with.
+type Scripter interface {
+	// Script runs a script of the component that is being staged, one with the
+	// point [release.OnMerge], and returns an error for anything but its
+	// success. env, "NAME=VALUE" each, is added to its environment.
+	Script(ctx context.Context, name string, env ...string) error
+}
+
 // Damage is one thing that is not as the release says.
 type Damage struct {
 	Component string `json:"component"`

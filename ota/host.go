@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/internal/script"
+	"github.com/pawl-ota/pawl/internal/seam"
 )
 
 // machine is the real host.
@@ -77,3 +80,9 @@ func (machine) Space(path string) (int64, int64, string, error) {
 		return int64(f.Bavail) * int64(f.Bsize), inodes, strconv.FormatUint(uint64(st.Dev), 16), nil
 	}
 }
+
+func (machine) Run(ctx context.Context, p seam.Program) (seam.Ran, error) {
+	return script.Run(ctx, p)
+}
+
+func (machine) End(ctx context.Context, mark string) error { return script.End(ctx, mark) }

@@ -27,6 +27,45 @@ type Host interface {
 	// (or of the nearest folder above it that exists), and a word that tells
 	// file systems apart.
 	Space(path string) (bytes, inodes int64, fs string, err error)
+	// Run runs a program to its end, and ends every process that it left. The
+	// error is that the program could not be started at all, or could not be
+	// ended; how it ended otherwise is in Ran.
+	Run(ctx context.Context, p Program) (Ran, error)
+	// End ends the processes that an earlier Run with the mark left behind,
+	// when the process that called it was killed. It returns when none is left.
+	End(ctx context.Context, mark string) error
+}
+
+// Program is a script to be run.
+type Program struct {
+	// Name is argv[0], and the only argument.
+	Name string
+	// Open returns the bytes of the executable; they are verified when it ends
+	// in io.EOF.
+	Open func() (io.ReadCloser, error)
+	Size int64 // bytes of the executable
+	// Env is the whole environment.
+	Env []string
+	Dir string // the working folder
+	// Limit is how long it may take. When that is over, or the context ends,
+	// it is told to stop with SIGTERM, and killed a little later.
+	Limit time.Duration
+	// Mark is one of Env, "NAME=VALUE", that no other run has: its processes
+	// are known by it.
+	Mark string
+	// MaxOutput is how many bytes of its output are kept: the last ones.
+	MaxOutput int
+}
+
+// Ran is how a program ended.
+type Ran struct {
+	Exit     int    // exit code, or -1
+	Signal   string // the name of the signal that ended it, or empty
+	TimedOut bool   // it was still running when Limit was over
+	Left     int    // processes that it left behind, and that were ended
+	Output   []byte // the end of stdout and stderr together
+	Cut      int64  // bytes of output before that, not kept
+	Took     time.Duration
 }
 
 // Dir is the folder that the engine keeps its state in. Names are slash

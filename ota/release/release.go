@@ -42,6 +42,8 @@ type Release struct {
 	// Issued is when the publisher made the release, in UTC, to the second.
 	Issued     time.Time   `json:"issued"`
 	Components []Component `json:"components"`
+	// Scripts run at the points of the transaction as a whole.
+	Scripts []Script `json:"scripts,omitempty"`
 }
 
 // Component is one part of a release, handled by one backend.
@@ -57,6 +59,9 @@ type Component struct {
 	Keep Keep `json:"keep"`
 	// Options is for the backend, passed on as it is. At most 64 KiB.
 	Options json.RawMessage `json:"options,omitempty"`
+	// Scripts run when the release changes the component. They are no part of
+	// what the component is: [Component.Digest] is the same without them.
+	Scripts []Script `json:"scripts,omitempty"`
 }
 
 // Keep says what of a component stays on a device after the commit, for the

@@ -42,6 +42,9 @@ func (r *Release) Validate() error {
 		}
 		seen[c.Name] = true
 	}
+	if err := r.validateScripts(); err != nil {
+		return fmt.Errorf("release document: %w", err)
+	}
 	return nil
 }
 
