@@ -67,7 +67,7 @@ func (r *Release) Component(name string) (Component, bool) {
 }
 
 // Digest names what c puts on a device: it covers name, kind, index and
-// options, and not Keep, which changes nothing of what runs.
+// options, and neither Keep nor Scripts, which change nothing of what runs.
 func (c Component) Digest() Digest {
 	data, err := json.Marshal(struct {
 		Name    string          `json:"name"`

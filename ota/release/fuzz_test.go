@@ -13,6 +13,9 @@ func FuzzParse(f *testing.F) {
 	data, err := sampleRelease().Encode()
 	require.NoError(f, err)
 	f.Add(data)
+	data, err = sampleScripts().Encode()
+	require.NoError(f, err)
+	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := release.Parse(data)
 		if err != nil {
@@ -22,6 +25,13 @@ func FuzzParse(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, data, again)
 		require.Equal(t, release.Sum(data), r.Digest())
+		seen := map[release.Blob]bool{}
+		for _, b := range r.ScriptBlobs() {
+			if seen[b] || b.Size <= 0 || b.Size > release.MaxScript {
+				t.Fatalf("a program that cannot be: %+v", b)
+			}
+			seen[b] = true
+		}
 	})
 }
 

@@ -56,6 +56,12 @@ var points = [...]Point{BeforeStage, AfterStage, BeforeActivate, AfterActivate, 
 // Known reports whether p is one of the values of [Point].
 func (p Point) Known() bool { return slices.Contains(points[:], p) }
 
+// HasUndo reports whether a script at p may have an Undo. At the other points
+// there is no way back, or nothing that would be taken back.
+func (p Point) HasUndo() bool {
+	return p.Known() && p != AfterCommit && p != AfterRevert && p != OnMerge
+}
+
 // ScriptBlobs returns the programs of all scripts of r, each once.
 func (r *Release) ScriptBlobs() []Blob {
 	var all []Blob
@@ -127,7 +133,7 @@ func (s Script) validate() error {
 	if s.Undo == (Blob{}) {
 		return nil
 	}
-	if s.At == AfterCommit || s.At == AfterRevert || s.At == OnMerge {
+	if !s.At.HasUndo() {
 		return fmt.Errorf("%w: there is nothing to undo at %s", ErrInvalid, s.At)
 	}
 	if err := checkProgram(s.Undo); err != nil {
