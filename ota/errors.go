@@ -76,8 +76,9 @@ var (
 	// ErrNothingKept is returned by Rollback when no earlier release was kept.
 	ErrNothingKept = errors.New("no earlier release is kept on the device")
 	// ErrWatchdog is returned by Activate when the watchdog could not be
-	// armed; nothing was activated.
-	ErrWatchdog = errors.New("the watchdog could not be armed")
+	// armed, and by Begin for a release whose scripts may take longer than it
+	// waits; nothing was changed.
+	ErrWatchdog = errors.New("the watchdog does not allow it")
 )
 
 // held is a member of the ErrHeld family.

@@ -30,6 +30,9 @@ func (u *Updater) finish(ctx context.Context, t *txState, r *release.Release) er
 		}
 		u.kick()
 	}
+	if err := u.runAfter(ctx, t, release.AfterCommit, activationOrder(t.Parts)); err != nil {
+		return err
+	}
 	return u.committedNow(ctx, t, r)
 }
 

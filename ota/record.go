@@ -65,6 +65,8 @@ type txState struct {
 	// Back is set for a Rollback to a kept release: no network is used.
 	Back  bool     `json:"back,omitempty"`
 	Parts []txPart `json:"parts"`
+	// Scripts are those that were begun, in that order.
+	Scripts []txScript `json:"scripts,omitempty"`
 
 	// Reason is why it goes back, Blame what that means for the release.
 	Reason string `json:"reason,omitempty"`
@@ -136,6 +138,7 @@ func (t *txState) result() Result {
 	r := Result{
 		Tx: t.ID, State: t.State, From: t.From, To: t.To, Back: t.Back, Reason: t.Reason,
 		Condemned: t.Blame == blameRelease, Bytes: t.Bytes, Starts: t.Starts, Began: t.Began, Took: t.Took,
+		Scripts: t.scriptRuns(),
 	}
 	return r
 }
@@ -182,6 +185,11 @@ func (t *txState) known() error {
 	case blameNone, blameCut, blameRelease:
 	default:
 		return fmt.Errorf("unknown word %.40q", t.Blame)
+	}
+	for _, s := range t.Scripts {
+		if !s.known() {
+			return fmt.Errorf("unknown words %.40q and %.40q", s.Outcome, s.At)
+		}
 	}
 	for _, p := range t.Parts {
 		if !knownEffect(p.Effect) {

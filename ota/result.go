@@ -44,6 +44,9 @@ type Result struct {
 	// Bytes were fetched for it: stored content and metadata of the
 	// repository, without HTTP's own.
 	Bytes int64 `json:"bytes"`
+	// Scripts are those that were begun, in that order; of a transaction that
+	// ended a history holds the first few that did not succeed.
+	Scripts []ScriptRun `json:"scripts,omitempty"`
 	// Starts is how many processes found its trial open.
 	Starts int `json:"starts,omitempty"`
 	// Began and Ended are of the device's own clock, which may be wrong. Ended
@@ -96,6 +99,8 @@ type Progress struct {
 	// Done and Total are bytes of content where the step moves some, else
 	// nanoseconds of soak during "health"; Total is 0 where it is not known.
 	Done, Total int64
+	// Script is set in the steps "script" and "undo".
+	Script ScriptRun
 	// Err is what went wrong in the step: a sick answer of Health, say.
 	Err error
 }

@@ -71,6 +71,7 @@ func (u *Updater) resume(ctx context.Context) (Result, error) {
 		u.rel = rel
 		u.publish()
 	}
+	u.endScripts(ctx, t)
 	err := u.settle(ctx, t)
 	if errors.Is(err, ErrRebootPending) || errors.Is(err, errTakenBack) {
 		err = nil
@@ -143,6 +144,7 @@ func (u *Updater) outcome() Result {
 // resumeBlind settles a transaction whose release document was lost: back as
 // far as the backends know the way by themselves.
 func (u *Updater) resumeBlind(ctx context.Context, t *txState, cause error) (Result, error) {
+	u.endScripts(ctx, t)
 	err := u.stillStuck(t)
 	switch {
 	case err != nil:
@@ -165,6 +167,9 @@ func (u *Updater) settle(ctx context.Context, t *txState) error {
 	case Staged:
 		if u.fallback {
 			return u.takeBack(ctx, t, "a journal record was lost while it was staged", blameCut, errTakenBack)
+		}
+		if err := u.standDown(ctx, t); err != nil {
+			return u.takeBack(ctx, t, err.Error(), blameCut, errors.Join(errTakenBack, err))
 		}
 		return nil
 	case Activating:
@@ -294,8 +299,8 @@ func (u *Updater) start(ctx context.Context, t *txState) error {
 			return err
 		}
 	}
-	if err := u.activateParts(ctx, t, u.rel, notReboot); err != nil {
-		return u.takeBack(ctx, t, "cannot activate after a start: "+err.Error(), blameCut, errors.Join(errTakenBack, err))
+	if err := u.bringUp(ctx, t, u.rel); err != nil {
+		return u.takeBack(ctx, t, "cannot activate after a start: "+err.Error(), blameFor(err), errors.Join(errTakenBack, err))
 	}
 	u.brought = true
 	if t.Live == done {

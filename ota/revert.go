@@ -41,6 +41,9 @@ func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame
 		return fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
 	}
 	if t.State != Reverting {
+		if u.fallback {
+			u.suspectScripts(t)
+		}
 		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b
 		t.Armed, t.Rearms, t.Elapsed = "", 0, 0
 		if u.fallback && t.Live == notBegun {
@@ -61,34 +64,58 @@ func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame
 func (u *Updater) revert(ctx context.Context, t *txState) error {
 	ctx = context.WithoutCancel(ctx)
 	u.takeOver()
+	kept := u.undoScripts(ctx, t, wholeInEffect)
 	for _, p := range slices.Backward(activationOrder(t.Parts)) {
-		b, c, err := u.reverting(p.Name)
-		if err != nil {
+		kept = errors.Join(kept, u.undoScripts(ctx, t, at(release.AfterActivate, p.Name)))
+		if err := u.revertPart(ctx, t, p); err != nil {
 			return u.stuck(t, false, err)
 		}
-		u.report(Progress{Step: "revert", Component: p.Name})
-		revert := func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }
-		err = u.run(ctx, u.opts.StepLimit, revert)
-		if err != nil && u.poison == nil {
-			u.kick()
-			u.mend(ctx, b, p)
-			if u.poison == nil {
-				err = u.persist(ctx, revert)
-			}
-		}
-		if err != nil {
-			return u.stuck(t, false, fmt.Errorf("cannot revert %s: %w", p.Name, err))
-		}
-		u.kick()
+		kept = errors.Join(kept, u.undoScripts(ctx, t, at(release.BeforeActivate, p.Name)))
 	}
+	kept = errors.Join(kept, u.undoScripts(ctx, t, anyScript))
 	reboot, err := u.allOld(ctx, t)
-	if err != nil {
+	switch {
+	case err != nil:
 		return u.stuck(t, false, err)
-	}
-	if reboot {
+	case reboot:
 		return u.askReboot(t, false)
+	case kept != nil:
+		return u.stuck(t, false, kept)
+	}
+	if len(t.Scripts) > 0 || t.By != "" {
+		parts := activationOrder(t.Parts)
+		slices.Reverse(parts)
+		if err := u.runAfter(ctx, t, release.AfterRevert, parts); err != nil {
+			return err
+		}
 	}
 	return u.reverted(ctx, t)
+}
+
+// revertPart takes one component back.
+func (u *Updater) revertPart(ctx context.Context, t *txState, p txPart) error {
+	if u.poison != nil {
+		return u.poison
+	}
+	b, c, err := u.reverting(p.Name)
+	if err != nil {
+		return err
+	}
+	u.report(Progress{Step: "revert", Component: p.Name})
+	revert := func(ctx context.Context) error { return b.Revert(ctx, t.ID, c) }
+	err = u.run(ctx, u.opts.StepLimit, revert)
+	if err != nil && u.poison == nil {
+		u.kick()
+		u.mend(ctx, b, p)
+		if u.poison == nil {
+			err = u.persist(ctx, revert)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot revert %s: %w", p.Name, err)
+	}
+	u.kick()
+	return nil
 }
 
 // mend repairs the old component from the local copy, for a Revert that
@@ -266,7 +293,9 @@ func (u *Updater) end(t *txState, r Result) Result {
 	u.charge(t)
 	r.Bytes, r.Took = t.Bytes, t.Took
 	r.Reason = clip(r.Reason, 512)
-	u.rec.remember(r)
+	brief := r
+	brief.Scripts = past(r.Scripts)
+	u.rec.remember(brief)
 	return r
 }
 

@@ -43,7 +43,13 @@ func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) err
 	}
 	t.Bytes += u.taken()
 	if err != nil {
-		return fmt.Errorf("cannot stage %s: %w", t.To, err)
+		err = fmt.Errorf("cannot stage %s: %w", t.To, err)
+	}
+	if errors.Is(err, ErrScript) || errors.Is(err, ErrRefused) {
+		return u.takeBack(ctx, t, err.Error(), blameFor(err), err)
+	}
+	if err != nil {
+		return err
 	}
 	t.State = Staged
 	if err := u.save(); err != nil {
@@ -64,6 +70,12 @@ func (u *Updater) stageAll(ctx context.Context, t *txState, r *release.Release) 
 	if err := u.precheck(ctx, c, t, r); err != nil {
 		return err
 	}
+	if err := u.fetchScripts(ctx, c, r); err != nil {
+		return err
+	}
+	if err := u.runScripts(ctx, t, release.BeforeStage, ""); err != nil {
+		return err
+	}
 	for i := range t.Parts {
 		if err := u.stagePart(ctx, c, t, r, &t.Parts[i]); err != nil {
 			return fmt.Errorf("%s: %w", t.Parts[i].Name, err)
@@ -72,7 +84,25 @@ func (u *Updater) stageAll(ctx context.Context, t *txState, r *release.Release) 
 	if err := u.syncPlaced(); err != nil {
 		return err
 	}
+	if err := u.runScripts(ctx, t, release.AfterStage, ""); err != nil {
+		return err
+	}
 	return ctx.Err()
+}
+
+// fetchScripts brings the programs of all scripts into the local copy, durable
+// before the first one runs: the way back may need them without a network.
+func (u *Updater) fetchScripts(ctx context.Context, c *content, r *release.Release) error {
+	blobs := r.ScriptBlobs()
+	if len(blobs) == 0 {
+		return nil
+	}
+	for _, b := range blobs {
+		if err := u.keepBlob(ctx, c, b); err != nil {
+			return fmt.Errorf("a script: %w", err)
+		}
+	}
+	return u.syncPlaced()
 }
 
 // contentOf returns where the content of t comes from.
@@ -175,11 +205,8 @@ func (u *Updater) stagePart(ctx context.Context, c *content, t *txState, r *rele
 	}
 	if p.Same {
 		p.Effect = Live
-	} else {
-		c.keeps = comp.Keep.Repair == release.RepairChanged || comp.Keep.Repair == release.RepairFull
-		if p.Effect, err = u.stageWith(ctx, c, t, b, comp); err != nil {
-			return err
-		}
+	} else if err := u.stageChanged(ctx, c, t, b, comp, p); err != nil {
+		return err
 	}
 	if comp.Keep.Repair != release.RepairFull {
 		return nil
@@ -196,13 +223,27 @@ func (u *Updater) stagePart(ctx context.Context, c *content, t *txState, r *rele
 	return nil
 }
 
+// stageChanged stages a component that changes, between its scripts.
+func (u *Updater) stageChanged(ctx context.Context, c *content, t *txState, b Backend, comp release.Component, p *txPart) error {
+	if err := u.runScripts(ctx, t, release.BeforeStage, p.Name); err != nil {
+		return err
+	}
+	c.keeps = comp.Keep.Repair == release.RepairChanged || comp.Keep.Repair == release.RepairFull
+	e, err := u.stageWith(ctx, c, t, b, comp)
+	if err != nil {
+		return err
+	}
+	p.Effect = e
+	return u.runScripts(ctx, t, release.AfterStage, p.Name)
+}
+
 func (u *Updater) stageWith(ctx context.Context, c *content, t *txState, b Backend, comp release.Component) (e Effect, err error) {
 	c.progress = func(done, total int64) {
 		u.report(Progress{Step: "fetch", Component: comp.Name, Done: done, Total: total})
 	}
 	u.report(Progress{Step: "stage", Component: comp.Name})
 	err = u.run(ctx, u.opts.StageLimit, func(ctx context.Context) error {
-		e, err = b.Stage(ctx, t.ID, comp, c)
+		e, err = b.Stage(ctx, t.ID, comp, &stagingContent{c, t, comp})
 		return err
 	})
 	if err == nil && !knownEffect(e) {
@@ -222,7 +263,7 @@ func (u *Updater) blobsOf(ctx context.Context, c *content, b Backend, comp relea
 
 // precheck compares what staging takes with what is free.
 func (u *Updater) precheck(ctx context.Context, c *content, t *txState, r *release.Release) error {
-	var needs []Need
+	needs := []Need{u.scriptNeed(r)}
 	for _, p := range t.Parts {
 		b, comp, err := u.component(r, p.Name)
 		if err != nil {
@@ -265,10 +306,25 @@ func (u *Updater) keepNeed(ctx context.Context, c *content, b Backend, comp rele
 		if u.store().has(blob) || comp.Keep.Repair == release.RepairChanged && c.isLocal(ctx, blob) {
 			continue
 		}
-		n.Bytes += (blob.Size + blockSize - 1) / blockSize * blockSize
-		n.Inodes++
+		n.add(blob)
 	}
 	return n, nil
+}
+
+// scriptNeed is what the scripts of r will take.
+func (u *Updater) scriptNeed(r *release.Release) Need {
+	n := Need{Path: u.opts.Dir}
+	for _, b := range r.ScriptBlobs() {
+		if !u.store().has(b) {
+			n.add(b)
+		}
+	}
+	return n
+}
+
+func (n *Need) add(b release.Blob) {
+	n.Bytes += (b.Size + blockSize - 1) / blockSize * blockSize
+	n.Inodes++
 }
 
 // enough adds up the needs per file system and compares.

@@ -72,6 +72,20 @@ func (s store) open(b release.Blob) (io.ReadCloser, bool, error) {
 	return r, err == nil, err
 }
 
+// verified returns what opens b from the local copy, verified as it is read.
+func (s store) verified(b release.Blob) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		r, ok, err := s.open(b)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fmt.Errorf("%s is not in the local copy: %w", b.Digest.Short(), ErrNotLocal)
+		}
+		return closing{newVerified(r, b), r}, nil
+	}
+}
+
 // document returns a stored release document.
 func (u *Updater) document(d release.Digest) (*release.Release, error) {
 	data, err := u.store().get(d, release.MaxRelease)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -35,6 +36,9 @@ func (u *Updater) activate(ctx context.Context, t *txState, r *release.Release) 
 	if err := u.arm(); err != nil {
 		return err
 	}
+	if err := u.runScripts(context.WithoutCancel(ctx), t, release.BeforeActivate, ""); err != nil {
+		return u.notNow(ctx, t, err)
+	}
 	t.State, t.By = Activating, u.process
 	if t.needs(NeedsReboot) {
 		t.Armed = u.boot
@@ -48,16 +52,48 @@ func (u *Updater) activate(ctx context.Context, t *txState, r *release.Release) 
 	if t.Armed != "" {
 		err = u.activateParts(ctx, t, r, isReboot)
 	} else {
-		err = u.activateParts(ctx, t, r, notReboot)
+		err = u.bringUp(ctx, t, r)
 	}
 	if err != nil {
-		return u.takeBack(ctx, t, "cannot activate: "+err.Error(), blameCut, err)
+		return u.takeBack(ctx, t, "cannot activate: "+err.Error(), blameFor(err), err)
 	}
 	t.State, t.Seen = InTrial, u.process
 	if t.Armed == "" {
 		t.Live, u.brought = done, true
 	}
 	return u.save()
+}
+
+// notNow ends an Activate before anything was activated: as a wait where a
+// script asked for it, else as a way back.
+func (u *Updater) notNow(ctx context.Context, t *txState, cause error) error {
+	if u.poison != nil {
+		return cause
+	}
+	if !errors.Is(cause, ErrLater) {
+		return u.takeBack(ctx, t, "cannot activate: "+cause.Error(), blameFor(cause), cause)
+	}
+	if err := u.standDown(ctx, t); err != nil {
+		return u.takeBack(ctx, t, err.Error(), blameCut, err)
+	}
+	u.disarm()
+	return cause
+}
+
+// bringUp brings everything into effect that needs no boot, or had it.
+func (u *Updater) bringUp(ctx context.Context, t *txState, r *release.Release) error {
+	for _, p := range t.Parts {
+		if p.Same || p.Effect != NeedsReboot {
+			continue
+		}
+		if err := u.runScripts(context.WithoutCancel(ctx), t, release.AfterActivate, p.Name); err != nil {
+			return err
+		}
+	}
+	if err := u.activateParts(ctx, t, r, notReboot); err != nil {
+		return err
+	}
+	return u.runScripts(context.WithoutCancel(ctx), t, release.AfterActivate, "")
 }
 
 func isReboot(e Effect) bool  { return e == NeedsReboot }
@@ -85,6 +121,9 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 	if err != nil {
 		return err
 	}
+	if err := u.runScripts(context.WithoutCancel(ctx), t, release.BeforeActivate, p.Name); err != nil {
+		return err
+	}
 	u.report(Progress{Step: "activate", Component: p.Name})
 	err = u.run(context.WithoutCancel(ctx), u.opts.StepLimit, func(ctx context.Context) error {
 		return b.Activate(ctx, t.ID, c)
@@ -100,7 +139,10 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 		return fmt.Errorf("it was activated, but the device says %s", describe(a))
 	}
 	u.kick()
-	return nil
+	if p.Effect == NeedsReboot {
+		return nil // its scripts wait for the boot
+	}
+	return u.runScripts(context.WithoutCancel(ctx), t, release.AfterActivate, p.Name)
 }
 
 // component returns the backend and the description of one component of r.
@@ -150,9 +192,24 @@ func (u *Updater) commit(ctx context.Context, t *txState, r *release.Release) er
 		return err
 	}
 	if t.State == InTrial {
-		if !u.brought {
-			return fmt.Errorf("%w: Resume could not bring the release into effect", ErrState)
+		if err := u.pass(ctx, t); err != nil {
+			return err
 		}
+		t.State = Committing
+		if err := u.save(); err != nil {
+			return err
+		}
+	}
+	return u.finish(ctx, t, r)
+}
+
+// pass takes the trial to its end. Without an error the release has proved
+// itself, and nothing says no.
+func (u *Updater) pass(ctx context.Context, t *txState) error {
+	if !u.brought {
+		return fmt.Errorf("%w: Resume could not bring the release into effect", ErrState)
+	}
+	for wait := u.opts.Trial.Interval; ; wait = min(2*wait, longestWait) {
 		v, err := u.prove(ctx, t)
 		if err != nil {
 			return err
@@ -164,15 +221,64 @@ func (u *Updater) commit(ctx context.Context, t *txState, r *release.Release) er
 			}
 			return u.takeBack(ctx, t, v.reason, blame, fmt.Errorf("%w: %s", ErrUnhealthy, v.reason))
 		}
-		if err := u.allNew(ctx, t); err != nil {
-			return u.takeBack(ctx, t, err.Error(), blameCut, err)
+		err = u.lastWord(ctx, t)
+		if err == nil {
+			break
 		}
-		t.State = Committing
-		if err := u.save(); err != nil {
+		if !errors.Is(err, ErrLater) {
+			return err
+		}
+		if err := u.goOnFor(ctx, t, wait); err != nil {
 			return err
 		}
 	}
-	return u.finish(ctx, t, r)
+	if err := u.allNew(ctx, t); err != nil {
+		return u.takeBack(ctx, t, err.Error(), blameCut, err)
+	}
+	return nil
+}
+
+// lastWord runs the scripts that may still say no. One that asks for another
+// time has until the deadline of the trial.
+func (u *Updater) lastWord(ctx context.Context, t *txState) error {
+	ctx = context.WithoutCancel(ctx)
+	err := u.runScripts(ctx, t, release.BeforeCommit, "")
+	for _, p := range activationOrder(t.Parts) {
+		if err == nil {
+			err = u.runScripts(ctx, t, release.BeforeCommit, p.Name)
+		}
+	}
+	switch {
+	case err == nil || u.poison != nil:
+		return err
+	case !errors.Is(err, ErrLater):
+		return u.takeBack(ctx, t, err.Error(), blameFor(err), err)
+	case t.Elapsed >= u.opts.Trial.Deadline:
+		reason := fmt.Sprintf("not committed within %v: %v", u.opts.Trial.Deadline, err)
+		return u.takeBack(ctx, t, reason, blameCut, fmt.Errorf("%w: %s", ErrUnhealthy, reason))
+	}
+	return err
+}
+
+// longestWait is the longest time between two runs of a script that asks for
+// another time.
+const longestWait = 30 * time.Second
+
+// goOnFor lets the trial go on for at least d: one question to Health in each
+// interval, so that the watchdog is fed. A sick answer counts with the next
+// proof.
+func (u *Updater) goOnFor(ctx context.Context, t *txState, d time.Duration) error {
+	begin := u.host.Uptime()
+	defer func() { t.Elapsed += u.host.Uptime() - begin }()
+	for u.host.Uptime()-begin < d {
+		if err := u.host.Sleep(ctx, u.opts.Trial.Interval); err != nil {
+			return err
+		}
+		if err := u.ask(ctx); !errors.Is(err, errHung) {
+			u.kick()
+		}
+	}
+	return nil
 }
 
 // pending returns what has to happen before the trial can go on.

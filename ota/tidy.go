@@ -99,6 +99,9 @@ func (u *Updater) pruneStore(ctx context.Context) error {
 	}
 	for _, t := range u.rec.open() {
 		need[t.Locator] = true
+		for _, s := range t.Scripts {
+			need[s.Undo.Digest] = true
+		}
 		for _, p := range t.Parts {
 			if err := u.needPart(ctx, need, part{p.Name, p.Digest, t.To.Digest}); err != nil {
 				return err
@@ -125,6 +128,11 @@ func (u *Updater) pruneStore(ctx context.Context) error {
 // document, its index, and its blobs where they are kept for repair.
 func (u *Updater) needPart(ctx context.Context, need map[release.Digest]bool, p part) error {
 	need[p.Release] = true
+	if r, err := u.document(p.Release); err == nil {
+		for _, b := range r.ScriptBlobs() {
+			need[b.Digest] = true
+		}
+	}
 	c, err := u.installedComponent(p)
 	if err != nil {
 		return nil // what a lost document needs cannot be told

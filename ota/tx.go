@@ -142,7 +142,27 @@ func (u *Updater) acceptable(r *release.Release) error {
 			return fmt.Errorf("%w: %q of kind %q", ErrComponent, c.Name, c.Kind)
 		}
 	}
+	if err := u.inTime(r); err != nil {
+		return err
+	}
 	return u.heldBack(r)
+}
+
+// inTime checks that the watchdog does not bite while a script runs.
+func (u *Updater) inTime(r *release.Release) error {
+	if u.opts.Watchdog == nil {
+		return nil
+	}
+	scripts := r.Scripts
+	for _, c := range r.Components {
+		scripts = append(slices.Clip(scripts), c.Scripts...)
+	}
+	for _, s := range scripts {
+		if limit := time.Duration(s.Limit) * time.Second; limit >= u.opts.WatchdogTimeout {
+			return fmt.Errorf("%w: script %s may take %v, and the watchdog bites after %v", ErrWatchdog, s.Name, limit, u.opts.WatchdogTimeout)
+		}
+	}
+	return nil
 }
 
 // fits checks product, variant and hardware.

@@ -122,7 +122,7 @@ func (u *Updater) drive(ctx context.Context) (Result, error) {
 	t, r := u.rec.Tx, u.rel
 	var err error
 	if t.State == Staging {
-		if err = u.stage(ctx, t, r); err != nil && t.Back && ctx.Err() == nil {
+		if err = u.stage(ctx, t, r); err != nil && t.Back && ctx.Err() == nil && u.rec.Tx == t && !errors.Is(err, ErrLater) {
 			err = u.takeBack(ctx, t, err.Error(), blameNone, err)
 		}
 	}

@@ -1,0 +1,370 @@
+package ota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pawl-ota/pawl/internal/seam"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Exit codes of a script that say more than that it failed.
+const (
+	// ExitLater asks to be run again at another time (EX_TEMPFAIL). It is
+	// heeded where the device can wait as it is: before and after Stage, at the
+	// release's own before-activate, before the commit, and in a merge.
+	// Elsewhere it is a failure.
+	ExitLater = 75
+	// ExitRefuse says that the release is not for this device: it is taken back
+	// and not tried again by itself.
+	ExitRefuse = 77
+)
+
+// Errors of scripts. They come as a *ScriptError.
+var (
+	// ErrScript is returned when a script failed. What had begun was taken back.
+	ErrScript = errors.New("a script failed")
+	// ErrLater is returned when a script asked for another time. The
+	// transaction stays open; call the same verb, or Update, again.
+	ErrLater = errors.New("a script asked to be run at another time")
+	// ErrRefused is returned when a script refused the release for this
+	// device. It was taken back, and is not tried again by itself.
+	ErrRefused = errors.New("a script refused the release on this device")
+)
+
+// ScriptOutcome is a word for how far a script got.
+type ScriptOutcome string
+
+// The values of [ScriptOutcome].
+const (
+	ScriptBegun      ScriptOutcome = "begun" // it runs, or was cut short
+	ScriptOK         ScriptOutcome = "ok"
+	ScriptLater      ScriptOutcome = "later"   // it asked for another time
+	ScriptRefused    ScriptOutcome = "refused" // it refused the release
+	ScriptFailed     ScriptOutcome = "failed"
+	ScriptUndoing    ScriptOutcome = "undoing" // its undo runs, or was cut short
+	ScriptUndone     ScriptOutcome = "undone"
+	ScriptUndoFailed ScriptOutcome = "undo-failed"
+)
+
+// ScriptRun is one script of a transaction, as far as it got.
+type ScriptRun struct {
+	Name      string        `json:"name"`
+	Component string        `json:"component,omitempty"` // empty for one of the release
+	At        release.Point `json:"at"`
+	Outcome   ScriptOutcome `json:"outcome"`
+	// Why says how it ended when that was no success: "exit code 3", "it took
+	// longer than 30s", "killed by SIGKILL", …
+	Why string `json:"why,omitempty"`
+	// Tries is how often it was begun in this transaction.
+	Tries int `json:"tries,omitempty"`
+	// Took is of the last run, in nanoseconds.
+	Took time.Duration `json:"took,omitempty"`
+	// Output is the end of what the last run wrote, at most 2 KiB, and less of
+	// it for a success and in a history.
+	Output string `json:"output,omitempty"`
+}
+
+// String returns the script and its end as one line.
+func (s ScriptRun) String() string {
+	text := fmt.Sprintf("%s script %s: %s", s.At, s.Name, s.Outcome)
+	if s.Component != "" {
+		text = s.Component + ": " + text
+	}
+	if s.Why != "" {
+		text += ", " + s.Why
+	}
+	if last := lastLine(s.Output); last != "" && s.Outcome != ScriptOK {
+		text += ": " + last
+	}
+	return text
+}
+
+// ScriptError says which script kept a transaction from going on, and how. It
+// is an ErrScript, ErrLater or ErrRefused.
+type ScriptError struct{ ScriptRun }
+
+// Error returns the script, its end, and the last line that it wrote.
+func (e *ScriptError) Error() string { return e.String() }
+
+// Unwrap returns the family.
+func (e *ScriptError) Unwrap() error {
+	switch e.Outcome {
+	case ScriptLater:
+		return ErrLater
+	case ScriptRefused:
+		return ErrRefused
+	default:
+		return ErrScript
+	}
+}
+
+// Bounds of what is kept of scripts.
+const (
+	maxOutput     = 2048 // bytes, of the last run
+	maxOutputOK   = 256  // bytes, of one that succeeded
+	maxOutputPast = 512  // bytes, in the history
+	maxPast       = 4    // scripts of one transaction in the history
+	// maxCuts is how often a script may be cut short before it counts as
+	// failed: it may be what cuts the power.
+	maxCuts      = 3
+	defaultLimit = 30 * time.Second
+)
+
+// txScript is a script that a transaction began, with all that its way back
+// needs when the release document is lost.
+type txScript struct {
+	ScriptRun
+	Undo  release.Blob  `json:"undo,omitzero"`
+	Limit time.Duration `json:"limit"`
+	// Undos is how often the undo was begun, and Cuts how often in a row the
+	// script, or the undo, was cut short.
+	Undos int `json:"undos,omitempty"`
+	Cuts  int `json:"cuts,omitempty"`
+}
+
+func (s *txScript) is(of release.Script, component string) bool {
+	return s.Name == of.Name && s.At == of.At && s.Component == component
+}
+
+// ran reports whether there may be something to undo.
+func (s *txScript) ran() bool { return s.Outcome != ScriptUndone && !s.Undo.Digest.IsZero() }
+
+func (s *txScript) known() bool {
+	switch s.Outcome {
+	case ScriptBegun, ScriptOK, ScriptLater, ScriptRefused, ScriptFailed, ScriptUndoing, ScriptUndone, ScriptUndoFailed:
+		return s.At.Known()
+	}
+	return false
+}
+
+// note keeps how a run ended: as ok when it succeeded, as bad when not.
+func (s *txScript) note(ran seam.Ran, err error, ok, bad ScriptOutcome) {
+	s.Outcome, s.Why, s.Took = bad, "", ran.Took
+	s.Output, s.Cuts = tail(ran.Output, maxOutput), 0
+	switch {
+	case err != nil:
+		s.Why = clip(err.Error(), maxOutput)
+	case ran.TimedOut:
+		s.Why = fmt.Sprintf("it took longer than %v", s.Limit)
+	case ran.Signal != "":
+		s.Why = "killed by " + ran.Signal
+	case ran.Exit != 0:
+		s.Why = fmt.Sprintf("exit code %d", ran.Exit)
+	default:
+		s.Outcome, s.Output = ok, tail(ran.Output, maxOutputOK)
+		return
+	}
+	if ok == ScriptOK && err == nil && !ran.TimedOut && ran.Signal == "" {
+		switch {
+		case ran.Exit == ExitRefuse:
+			s.Outcome = ScriptRefused
+		case ran.Exit == ExitLater && s.mayWait():
+			s.Outcome = ScriptLater
+		}
+	}
+}
+
+// mayWait reports whether the device can stay as it is at the script's point.
+func (s *txScript) mayWait() bool {
+	switch s.At {
+	case release.BeforeStage, release.AfterStage, release.BeforeCommit, release.OnMerge:
+		return true
+	case release.BeforeActivate:
+		return s.Component == ""
+	}
+	return false
+}
+
+// scripts returns the scripts of the open release, or of one of its
+// components, at a point.
+func (u *Updater) scripts(at release.Point, component string) (list []release.Script) {
+	if u.rel == nil {
+		return nil
+	}
+	all := u.rel.Scripts
+	if component != "" {
+		c, _ := u.rel.Component(component)
+		all = c.Scripts
+	}
+	for _, s := range all {
+		if s.At == at {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// runScripts runs the scripts of a point, those of the release where component
+// is empty, except those that have succeeded in this transaction already.
+func (u *Updater) runScripts(ctx context.Context, t *txState, at release.Point, component string) error {
+	for _, s := range u.scripts(at, component) {
+		i := t.script(s, component)
+		if t.Scripts[i].Outcome == ScriptOK {
+			continue
+		}
+		if err := u.runScript(ctx, t, i, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// script returns the place of a script among those of t, which it is put
+// among.
+func (t *txState) script(s release.Script, component string) int {
+	i := slices.IndexFunc(t.Scripts, func(x txScript) bool { return x.is(s, component) })
+	if i >= 0 {
+		return i
+	}
+	limit := time.Duration(s.Limit) * time.Second
+	if limit == 0 {
+		limit = defaultLimit
+	}
+	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At}, Undo: s.Undo, Limit: limit})
+	return len(t.Scripts) - 1
+}
+
+// runScript runs one script once. That it begins is recorded first: from then
+// on it is undone on the way back. How it ended goes with the next record: a
+// script whose end was lost runs again.
+func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.Script, env ...string) error {
+	s := &t.Scripts[i]
+	if s.Outcome == ScriptBegun && s.Cuts >= maxCuts {
+		s.Outcome, s.Why = ScriptFailed, fmt.Sprintf("it was cut short %d times", s.Cuts)
+		return &ScriptError{s.ScriptRun}
+	}
+	if s.Outcome != ScriptBegun {
+		s.Cuts = 0
+	}
+	s.Outcome, s.Why, s.Tries, s.Cuts = ScriptBegun, "", s.Tries+1, s.Cuts+1
+	if err := u.save(); err != nil {
+		return err
+	}
+	u.report(Progress{Step: "script", Component: s.Component, Script: s.ScriptRun})
+	ran, err := u.execute(ctx, t, s, of.Run, env)
+	if ctx.Err() != nil {
+		s.Cuts-- // nothing cut it short but our caller
+		return ctx.Err()
+	}
+	s.note(ran, err, ScriptOK, ScriptFailed)
+	u.kick()
+	if s.Outcome == ScriptOK {
+		u.report(Progress{Step: "script", Component: s.Component, Script: s.ScriptRun})
+		return nil
+	}
+	failed := &ScriptError{s.ScriptRun}
+	u.report(Progress{Step: "script", Component: s.Component, Script: s.ScriptRun, Err: failed})
+	return failed
+}
+
+// execute runs a program of a script. Only bytes that are verified as they are
+// read can run.
+func (u *Updater) execute(ctx context.Context, t *txState, s *txScript, program release.Blob, env []string) (seam.Ran, error) {
+	return u.host.Run(ctx, seam.Program{
+		Name: s.Name,
+		Open: u.store().verified(program),
+		Size: program.Size,
+		Env:  append(u.scriptEnv(t, s), env...),
+		Dir:  "/", Limit: s.Limit, Mark: scriptMark(t.ID), MaxOutput: maxOutput,
+	})
+}
+
+// scriptMark is how the processes of a transaction's scripts are known.
+func scriptMark(id TxID) string { return "PAWL_TX=" + string(id) }
+
+// scriptEnv is the whole environment of a script.
+func (u *Updater) scriptEnv(t *txState, s *txScript) []string {
+	attempt := s.Tries
+	if s.Outcome == ScriptUndoing {
+		attempt = s.Undos
+	}
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C",
+		scriptMark(t.ID),
+		"PAWL_POINT=" + string(s.At),
+		"PAWL_SCRIPT=" + s.Name,
+		fmt.Sprintf("PAWL_ATTEMPT=%d", attempt),
+		"PAWL_FROM_VERSION=" + t.From.Version,
+		fmt.Sprintf("PAWL_FROM_SEQ=%d", t.From.Seq),
+		"PAWL_TO_VERSION=" + t.To.Version,
+		fmt.Sprintf("PAWL_TO_SEQ=%d", t.To.Seq),
+	}
+	if s.Outcome == ScriptUndoing {
+		env = append(env, "PAWL_UNDO=1")
+	}
+	if t.Back {
+		env = append(env, "PAWL_BACK=1")
+	}
+	if s.Component == "" {
+		return env
+	}
+	env = append(env, "PAWL_COMPONENT="+s.Component)
+	if r, ok := u.opts.Backends[s.Component].(Rooter); ok {
+		env = append(env, "PAWL_ROOT="+r.Root(s.Component))
+	}
+	return env
+}
+
+// endScripts ends what a script of an earlier process of this boot may have
+// left running.
+func (u *Updater) endScripts(ctx context.Context, t *txState) {
+	running := func(s txScript) bool { return s.Outcome == ScriptBegun || s.Outcome == ScriptUndoing }
+	if !slices.ContainsFunc(t.Scripts, running) {
+		return
+	}
+	if err := u.host.End(context.WithoutCancel(ctx), scriptMark(t.ID)); err != nil {
+		u.report(Progress{Step: "script", Err: err})
+	}
+}
+
+// blameFor says what the failure of a script means for the release.
+func blameFor(err error) blame {
+	var s *ScriptError
+	switch {
+	case errors.Is(err, ErrRefused):
+		return blameRelease
+	case errors.As(err, &s) && s.At == release.BeforeCommit:
+		return blameRelease
+	default:
+		return blameCut
+	}
+}
+
+// scriptRuns returns what the result of t says of its scripts.
+func (t *txState) scriptRuns() (runs []ScriptRun) {
+	for _, s := range t.Scripts {
+		runs = append(runs, s.ScriptRun)
+	}
+	return runs
+}
+
+// past is what a history says of scripts: those that did not succeed.
+func past(runs []ScriptRun) (kept []ScriptRun) {
+	for _, s := range runs {
+		if s.Outcome != ScriptOK && len(kept) < maxPast {
+			s.Output = tail([]byte(s.Output), maxOutputPast)
+			s.Why = clip(s.Why, maxOutputPast)
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// tail returns the end of an output, as a text that JSON can hold.
+func tail(output []byte, most int) string {
+	text := strings.ToValidUTF8(string(output), "�")
+	if over := len(text) - most; over > 0 {
+		text = strings.ToValidUTF8(text[over:], "")
+	}
+	return text
+}
+
+func lastLine(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	return clip(lines[len(lines)-1], 200)
+}
