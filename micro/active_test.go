@@ -244,7 +244,7 @@ func TestBudgetAfterInterruptedStage(t *testing.T) {
 }
 
 // used adds up what the root and the spool take, each inode once.
-func (d *device) used() (bytes, inodes int64) {
+func (d *rig[F]) used() (bytes, inodes int64) {
 	seen := map[uint64]bool{}
 	_ = filepath.WalkDir(filepath.Dir(d.root), func(p string, _ os.DirEntry, _ error) error {
 		var st unix.Stat_t

@@ -5,7 +5,6 @@ package micro
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"testing"
 
@@ -15,32 +14,41 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	t.Parallel()
+	t.Run("tree", func(t *testing.T) {
+		t.Parallel()
+		conforms(t, newDevice, func(dir string) *shop { return newShop(t, dir) })
+	})
+	t.Run("inplace", func(t *testing.T) {
+		t.Parallel()
+		conforms(t, newPlaceDevice, func(dir string) *shop { return placeShop(t, dir, "", "absent") })
+	})
+}
+
+func conforms[F eitherLayout](t *testing.T, fresh func(testing.TB) *rig[F], release func(dir string) *shop) {
 	var shops []*shop
 	blobs := otatest.Blobs{}
 	for i := range 3 {
-		v := files(t, t.TempDir(), map[string]string{
-			"app": fmt.Sprint("version ", i), "lib/same": "same", fmt.Sprint("lib/only", i): "x", "link": fmt.Sprint("->", i),
-			fmt.Sprintf("dir%d/", i): "", "twin": fmt.Sprint("version ", i),
-		})
-		s := newShop(t, v)
+		s := release(files(t, t.TempDir(), map[string]string{
+			"bin/app": fmt.Sprint("version ", i), "lib/same": "same", fmt.Sprint("lib/only", i): "x", "link": fmt.Sprint("->", i),
+			fmt.Sprintf("dir%d/", i): "", "twin": fmt.Sprint("version ", i), "deep/er/file": "deep",
+		}))
 		shops = append(shops, s)
 		blobs.Add(slices.Collect(maps.Values(s.blobs))...)
 	}
-	otatest.TestBackend(t, func(t *testing.T) otatest.Subject { return subject(newDevice(t), shops, blobs) })
+	otatest.TestBackend(t, func(t *testing.T) otatest.Subject { return subject(fresh(t), shops, blobs) })
 }
 
-func subject(d *device, shops []*shop, blobs otatest.Blobs) otatest.Subject {
+func subject[F eitherLayout](d *rig[F], shops []*shop, blobs otatest.Blobs) otatest.Subject {
 	crashed := false
 	return otatest.Subject{
 		Backend:   d.f,
 		Component: func(n int) release.Component { return shops[n].c },
 		Blobs:     blobs,
 		Look: func() string {
-			if _, err := os.Lstat(d.root); err != nil {
-				return ""
-			}
 			all := snapshot(d.t, d.root)
+			if _, inPlace := any(d.f).(*inPlaceFiles); inPlace {
+				delete(all, ".") // the device's, always
+			}
 			text := ""
 			for _, p := range slices.Sorted(maps.Keys(all)) {
 				text += p + " " + all[p] + "\n"
@@ -51,7 +59,7 @@ func subject(d *device, shops []*shop, blobs otatest.Blobs) otatest.Subject {
 		Crash: func(n int) {
 			crashed = false
 			left := n
-			d.f.before = func(string, string) error {
+			d.f.common().before = func(string, string) error {
 				if left--; left > 0 {
 					return nil
 				}

@@ -3,9 +3,6 @@
 package micro
 
 import (
-	"context"
-	"errors"
-	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,30 +14,9 @@ import (
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-var errCut = errors.New("cut")
-
-// cutAt makes step n and all after it fail, and counts the steps.
-func (d *device) cutAt(n int) *int {
-	count := new(int)
-	d.f.before = func(string, string) error {
-		if *count++; n > 0 && *count >= n {
-			return errCut
-		}
-		return nil
-	}
-	return count
-}
-
-// scene is a device on v1 with data of its app, and a v2 that changes
-// everything in every way.
-type scene struct {
-	*device
-	s1, s2, s3 *shop
-	want1      map[string]string // the root before
-	want2      map[string]string // the root on trial
-}
-
-func newScene(t testing.TB) *scene {
+// newScene is a scene of the tree layout: with data of its app, and a v2 that
+// carries more than v1.
+func newScene(t testing.TB) *scene[*treeFiles] {
 	t.Helper()
 	v1 := files(t, t.TempDir(), map[string]string{
 		"bin/app": "app 1", "bin/tool": "tool", "lib/a": "a", "lib/b": "b", "lib/link": "->a", "gone/x": "x",
@@ -52,8 +28,8 @@ func newScene(t testing.TB) *scene {
 	})
 	require.NoError(t, os.Chmod(filepath.Join(v2, "bin/tool"), 0o755))
 	v3 := files(t, t.TempDir(), map[string]string{"bin/app": "app 3", "var/": ""})
-	sc := &scene{
-		device: newDevice(t), s1: newShop(t, v1, "data", "var/log"),
+	sc := &scene[*treeFiles]{
+		rig: newDevice(t), s1: newShop(t, v1, "data", "var/log"), look: snapshot, own: []string{"data/db", "data/sub/f", "var/log"},
 		s2: newShop(t, v2, "data", "var/log", "etc", "cache"), s3: newShop(t, v3, "data", "var/log", "etc", "cache", "empty"),
 	}
 	sc.install("t1", sc.s1)
@@ -66,160 +42,96 @@ func newScene(t testing.TB) *scene {
 	return sc
 }
 
-// verbs are the steps of an update, each from a fresh process.
-func (sc *scene) verb(name string) error {
-	ctx := context.Background()
-	switch name {
-	case "stage":
-		return sc.stage("t2", sc.s2)
-	case "activate":
-		return sc.f.Activate(ctx, "t2", sc.s2.c)
-	case "commit":
-		return sc.f.Commit(ctx, "t2", sc.s2.c)
-	}
-	return sc.f.Revert(ctx, "t2", sc.s2.c)
-}
-
-// upTo runs the verbs before the one that will be cut.
-func (sc *scene) upTo(name string) {
-	sc.t.Helper()
-	for _, v := range map[string][]string{
-		"stage": nil, "activate": {"stage"}, "commit": {"stage", "activate"}, "revert": {"stage", "activate"},
-	}[name] {
-		require.NoError(sc.t, sc.verb(v))
+// bothLayouts runs one test with a scene of either layout, and with each of
+// the verbs.
+func bothLayouts(t *testing.T, tree func(*testing.T, func(testing.TB) *scene[*treeFiles], string), place func(*testing.T, func(testing.TB) *scene[*inPlaceFiles], string), verbs ...string) {
+	for _, verb := range verbs {
+		t.Run("tree/"+verb, func(t *testing.T) { t.Parallel(); tree(t, newScene, verb) })
+		t.Run("inplace/"+verb, func(t *testing.T) { t.Parallel(); place(t, newPlaceScene, verb) })
 	}
 }
 
-// steps counts the steps of one verb.
-func steps(t *testing.T, name string) int {
-	sc := newScene(t)
-	sc.upTo(name)
-	count := sc.cutAt(0)
-	require.NoError(t, sc.verb(name))
-	require.Greater(t, *count, 2, name)
-	t.Logf("%s: %d steps", name, *count)
-	return *count
+// cut is a fresh scene whose verb was cut at step n, in a new process.
+func cut[F eitherLayout](t *testing.T, fresh func(testing.TB) *scene[F], verb string, n int) *scene[F] {
+	t.Helper()
+	sc := fresh(t)
+	sc.upTo(verb)
+	sc.cutAt(n)
+	require.ErrorIs(t, sc.verb(verb), errCut)
+	sc.restart()
+	return sc
 }
 
-// long says that the tests of power cuts are to take the time they need.
-func long() bool { return os.Getenv("PAWL_CRASH") == "long" }
+// TestCutThenRevert cuts every verb at every step; a fresh process goes back,
+// and another one goes on.
+func TestCutThenRevert(t *testing.T) {
+	bothLayouts(t, cutThenRevert, cutThenRevert, "stage", "activate", "revert")
+}
 
-// someSteps are the steps of a verb at which it is cut: of a long one every
-// third, unless there is time for all.
-func someSteps(t *testing.T, name string) iter.Seq[int] {
-	all, every := steps(t, name), 1
-	if all > 30 && !long() {
-		every = 3
-	}
-	return func(yield func(int) bool) {
-		for n := 0; n < all && yield(n); n += every {
+func cutThenRevert[F eitherLayout](t *testing.T, fresh func(testing.TB) *scene[F], verb string) {
+	for n := range someSteps(t, fresh, verb) {
+		sc := cut(t, fresh, verb, n+1)
+		ok, err := sc.f.CanRevert(t.Context(), "t2", sc.s2.c)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.NoError(t, sc.verb("revert"), "step %d", n+1)
+		sc.isOld(verb)
+		sc.restart()
+		require.NoError(t, sc.verb("revert"), "again")
+		sc.isOld(verb)
+		if n%4 == 0 || long() {
+			sc.goesOn()
 		}
 	}
 }
 
-// isOld checks that the device is exactly as before.
-func (sc *scene) isOld(msg string) {
-	sc.t.Helper()
-	same(sc.t, sc.want1, snapshot(sc.t, sc.root), msg)
-	sc.isWhole(sc.s1)
-	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTx)), msg)
-	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTrash)), msg)
-	require.Equal(sc.t, []string{sc.s1.c.Digest().String()}, listed(sc.t, sc.f.path(dirIndex)), msg)
-}
-
-func (sc *scene) isNew(msg string) {
-	sc.t.Helper()
-	same(sc.t, sc.want2, snapshot(sc.t, sc.root), msg)
-	sc.isWhole(sc.s2)
-}
-
-// goesOn checks that a good release installs afterwards.
-func (sc *scene) goesOn() {
-	sc.t.Helper()
-	sc.restart()
-	sc.install("t9", sc.s3)
-	sc.isWhole(sc.s3)
-	data, err := os.ReadFile(filepath.Join(sc.root, "data/db"))
-	require.NoError(sc.t, err)
-	require.Equal(sc.t, "rows", string(data))
-}
-
-func TestCutThenRevert(t *testing.T) {
-	for _, name := range []string{"stage", "activate", "revert"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for n := range someSteps(t, name) {
-				sc := newScene(t)
-				sc.upTo(name)
-				sc.cutAt(n + 1)
-				require.ErrorIs(t, sc.verb(name), errCut)
-				sc.restart()
-				ok, err := sc.f.CanRevert(t.Context(), "t2", sc.s2.c)
-				require.NoError(t, err)
-				require.True(t, ok)
-				require.NoError(t, sc.verb("revert"), "step %d", n+1)
-				sc.isOld(name)
-				require.NoError(t, sc.verb("revert"), "again")
-				sc.isOld(name)
-				if n%4 == 0 {
-					sc.goesOn()
-				}
-			}
-		})
-	}
-}
-
+// TestCutThenAgain cuts every verb at every step; a fresh process runs it
+// again and goes on.
 func TestCutThenAgain(t *testing.T) {
-	for _, name := range []string{"stage", "activate", "commit"} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for n := range someSteps(t, name) {
-				sc := newScene(t)
-				sc.upTo(name)
-				sc.cutAt(n + 1)
-				require.ErrorIs(t, sc.verb(name), errCut)
-				sc.restart()
-				if name == "commit" {
-					sc.isNew("half committed")
-				}
-				require.NoError(t, sc.verb(name), "step %d", n+1)
-				if name == "stage" {
-					require.NoError(t, sc.verb("activate"), "step %d", n+1)
-				}
-				sc.isNew(name)
-				require.NoError(t, sc.verb("commit"))
-				require.NoError(t, sc.verb("commit"), "again")
-				sc.isNew(name)
-				require.Equal(t, []string{sc.s1.c.Digest().String()}, listed(t, sc.f.path(dirKept)))
-				require.Empty(t, listed(t, sc.f.path(dirTx)))
-				if n%4 == 0 {
-					sc.goesOn()
-				}
-			}
-		})
+	bothLayouts(t, cutThenAgain, cutThenAgain, "stage", "activate", "commit")
+}
+
+func cutThenAgain[F eitherLayout](t *testing.T, fresh func(testing.TB) *scene[F], verb string) {
+	for n := range someSteps(t, fresh, verb) {
+		sc := cut(t, fresh, verb, n+1)
+		if verb == "commit" {
+			sc.isNew("half committed")
+		}
+		require.NoError(t, sc.verb(verb), "step %d", n+1)
+		if verb == "stage" {
+			require.NoError(t, sc.verb("activate"), "step %d", n+1)
+		}
+		sc.isNew(verb)
+		sc.restart()
+		require.NoError(t, sc.verb("commit"))
+		require.NoError(t, sc.verb("commit"), "again")
+		sc.isNew(verb)
+		sc.tidy(verb, sc.s1)
+		if n%4 == 0 || long() {
+			sc.installs3()
+		}
 	}
 }
 
 // TestCutActivateAndRevert cuts the power twice: in Activate at each step,
 // then in Revert at each step.
 func TestCutActivateAndRevert(t *testing.T) {
-	t.Parallel()
+	bothLayouts(t, cutTwice, cutTwice, "activate")
+}
+
+func cutTwice[F eitherLayout](t *testing.T, fresh func(testing.TB) *scene[F], verb string) {
 	pairs := 0
-	for n := range steps(t, "activate") + 1 {
-		for m := 1; ; m++ {
-			sc := newScene(t)
-			sc.upTo("activate")
-			sc.cutAt(n + 1)
-			if err := sc.verb("activate"); err != nil {
-				require.ErrorIs(t, err, errCut)
-			}
-			sc.restart()
+	for n := range someSteps(t, fresh, verb) {
+		for m := 1; ; m += everyOther(n) {
+			sc := cut(t, fresh, verb, n+1)
 			sc.cutAt(m)
-			if err := sc.verb("revert"); err == nil {
+			err := sc.verb("revert")
+			if err == nil {
 				break
 			}
+			require.ErrorIs(t, err, errCut)
 			pairs++
-			require.Less(t, m, 50)
+			require.Less(t, m, 100)
 			sc.restart()
 			require.NoError(t, sc.verb("revert"))
 			sc.isOld("cut twice")
@@ -234,9 +146,7 @@ func TestTrialWritesGoBack(t *testing.T) {
 	sc.isNew("on trial")
 	files(t, sc.root, map[string]string{"data/db": "rows and one more", "data/new": "x", "var/log": "line 2", "cache/tmp": "new path", "etc/conf": "edited"})
 	require.NoError(t, sc.verb("revert"))
-	data, err := os.ReadFile(filepath.Join(sc.root, "data/db"))
-	require.NoError(t, err)
-	require.Equal(t, "rows and one more", string(data))
+	require.Equal(t, "rows and one more", sc.read("data/db"))
 	require.FileExists(t, filepath.Join(sc.root, "data/new"))
 	require.NoDirExists(t, filepath.Join(sc.root, "cache"), "the old release knows nothing of it")
 	want := maps.Clone(sc.want1)
@@ -257,18 +167,11 @@ func TestCarriedFileReplacedInTrial(t *testing.T) {
 	require.NoError(t, sc.f.Activate(t.Context(), "t2", sc.s2.c))
 	sc.isWhole(sc.s2)
 	require.NoError(t, sc.verb("revert"))
-	data, err := os.ReadFile(filepath.Join(sc.root, "var/log"))
-	require.NoError(t, err)
-	require.Equal(t, "rotated", string(data))
+	require.Equal(t, "rotated", sc.read("var/log"))
 }
 
 func TestMixedWhileCarriedPathsAreOnTheWay(t *testing.T) {
-	sc := newScene(t)
-	sc.upTo("activate")
-	last := steps(t, "activate")
-	sc.cutAt(last)
-	require.ErrorIs(t, sc.verb("activate"), errCut)
-	sc.restart()
+	sc := cut(t, newScene, "activate", steps(t, newScene, "activate"))
 	require.Equal(t, ota.Mixed, sc.active().State)
 	require.NoError(t, sc.verb("activate"))
 	sc.isNew("moved at last")
@@ -304,7 +207,7 @@ func TestStageAgainRedoesWhatIsWrong(t *testing.T) {
 // TestNewerOverStuck puts a newer transaction over one that cannot be
 // finished, and takes it back, or keeps it.
 func TestNewerOverStuck(t *testing.T) {
-	last := steps(t, "activate")
+	last := steps(t, newScene, "activate")
 	for _, n := range []int{0, last, last - 1} {
 		for _, keep := range []bool{false, true} {
 			sc := newScene(t)

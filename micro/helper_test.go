@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -88,6 +89,28 @@ func describe(p string) (string, error) {
 	return line, nil
 }
 
+func snapshotLine(t testing.TB, root, p string) string {
+	line, err := describe(filepath.Join(root, p))
+	require.NoError(t, err)
+	return line
+}
+
+// times describes everything in dir, with the times of all of it. What pawl
+// has of its own is left out.
+func times(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for p, line := range snapshot(t, dir) {
+		if strings.Contains("/"+p+"/", "/.pawl.app/") {
+			continue
+		}
+		info, err := os.Lstat(filepath.Join(dir, p))
+		require.NoError(t, err)
+		all[p] = line + " " + info.ModTime().String()
+	}
+	return all
+}
+
 // same fails with the paths that differ.
 func same(t testing.TB, want, got map[string]string, msg string) {
 	t.Helper()
@@ -148,13 +171,30 @@ func newShop(t testing.TB, dir string, carry ...string) *shop {
 	for _, c := range carry {
 		s.ix.Entries = append(s.ix.Entries, release.Entry{Path: c, Type: release.Carry})
 	}
-	rest := s.ix.Entries[1:]
-	sort.Slice(rest, func(i, j int) bool { return rest[i].Path < rest[j].Path })
+	return entriesShop(t, s.blobs, s.ix.Entries, "")
+}
+
+// entriesShop makes a release of entries in any order.
+func entriesShop(t testing.TB, blobs map[release.Digest][]byte, all []release.Entry, options string) *shop {
+	t.Helper()
+	slices.SortFunc(all, func(a, b release.Entry) int {
+		if a.Path == "." { // the root comes first
+			return -1
+		}
+		if b.Path == "." {
+			return 1
+		}
+		return strings.Compare(a.Path, b.Path)
+	})
+	s := &shop{ix: &release.Index{Entries: all}, blobs: blobs}
 	var buf bytes.Buffer
 	require.NoError(t, s.ix.Encode(&buf))
 	b := release.Blob{Digest: release.Sum(buf.Bytes()), Size: int64(buf.Len())}
 	s.blobs[b.Digest] = buf.Bytes()
 	s.c = release.Component{Name: "app", Kind: Kind, Index: b, Keep: release.Keep{Previous: 1, Repair: release.RepairNone}}
+	if options != "" {
+		s.c.Options = []byte(options)
+	}
 	return s
 }
 
@@ -259,20 +299,6 @@ func (v *verifying) Read(p []byte) (int, error) {
 }
 func (v *verifying) Close() error { return nil }
 
-// device is a root with its backend.
-type device struct {
-	t    testing.TB
-	root string
-	f    *treeFiles
-}
-
-func newDevice(t testing.TB) *device {
-	t.Helper()
-	d := &device{t: t, root: filepath.Join(tempDir(t), "srv", "app")}
-	d.restart()
-	return d
-}
-
 // tempDir is a t.TempDir that an ordinary user can remove although it holds
 // folders that may not be written to.
 func tempDir(t testing.TB) string {
@@ -287,45 +313,6 @@ func tempDir(t testing.TB) string {
 		})
 	})
 	return dir
-}
-
-// restart is a new process: a Files that knows nothing.
-func (d *device) restart() {
-	d.t.Helper()
-	f, err := New(Options{Name: "app", Root: d.root})
-	require.NoError(d.t, err)
-	d.f = f.layout.(*treeFiles)
-}
-
-func (d *device) stage(tx ota.TxID, s *shop) error {
-	_, err := d.f.Stage(d.t.Context(), tx, s.c, s)
-	return err
-}
-
-// activate stages and activates.
-func (d *device) activate(tx ota.TxID, s *shop) {
-	d.t.Helper()
-	require.NoError(d.t, d.stage(tx, s))
-	require.NoError(d.t, d.f.Activate(d.t.Context(), tx, s.c))
-}
-
-// install takes a release all the way.
-func (d *device) install(tx ota.TxID, s *shop) {
-	d.t.Helper()
-	d.activate(tx, s)
-	require.NoError(d.t, d.f.Commit(d.t.Context(), tx, s.c))
-}
-
-func (d *device) active() ota.Active {
-	d.t.Helper()
-	a, err := d.f.Active(d.t.Context(), "app")
-	require.NoError(d.t, err)
-	return a
-}
-
-func (d *device) isWhole(s *shop) {
-	d.t.Helper()
-	require.Equal(d.t, ota.Active{State: ota.Whole, Digest: s.c.Digest()}, d.active())
 }
 
 // files writes files: a name that ends in / is a folder, content that begins

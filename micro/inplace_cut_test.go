@@ -3,7 +3,6 @@
 package micro
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -18,15 +17,9 @@ import (
 	"github.com/pawl-ota/pawl/ota"
 )
 
-// placeScene is a device on v1 with files of its own, and a v2 that changes
-// entries in every way.
-type placeScene struct {
-	*placeDevice
-	s1, s2, s3   *shop
-	want1, want2 map[string]string
-}
-
-func newPlaceScene(t testing.TB) *placeScene {
+// newPlaceScene is a scene of the in-place layout: with files that no release
+// lists, and a v2 that changes entries in every way.
+func newPlaceScene(t testing.TB) *scene[*inPlaceFiles] {
 	t.Helper()
 	v1 := files(t, t.TempDir(), map[string]string{
 		"bin/app": "app 1", "bin/tool": "tool", "lib/link": "->a", "gone/x": "x", "type1": "file", "type2/inner": "in",
@@ -40,8 +33,8 @@ func newPlaceScene(t testing.TB) *placeScene {
 	require.NoError(t, os.Chmod(filepath.Join(v2, "empty"), 0o700))
 	require.NoError(t, unix.Setxattr(filepath.Join(v1, "bin/app"), "user.x", []byte("1"), 0))
 	v3 := files(t, t.TempDir(), map[string]string{"bin/app": "app 3"})
-	sc := &placeScene{
-		placeDevice: newPlaceDevice(t), s1: placeShop(t, v1, ""), s2: placeShop(t, v2, "", "etc/old", "never/there"), s3: placeShop(t, v3, ""),
+	sc := &scene[*inPlaceFiles]{
+		rig: newPlaceDevice(t), look: times, own: []string{"etc/own", "bin/other"}, s1: placeShop(t, v1, ""), s2: placeShop(t, v2, "", "etc/old", "never/there"), s3: placeShop(t, v3, ""),
 	}
 	files(t, sc.root, map[string]string{"etc/own": "own", "etc/old": "own, and to go", "etc/shipped": "own", "bin/other": "own"})
 	sc.install("t1", sc.s1)
@@ -58,126 +51,16 @@ func newPlaceScene(t testing.TB) *placeScene {
 	return sc
 }
 
-func (sc *placeScene) verb(name string) error {
-	ctx := context.Background()
-	switch name {
-	case "stage":
-		return sc.stage("t2", sc.s2)
-	case "activate":
-		return sc.f.Activate(ctx, "t2", sc.s2.c)
-	case "commit":
-		return sc.f.Commit(ctx, "t2", sc.s2.c)
-	}
-	return sc.f.Revert(ctx, "t2", sc.s2.c)
-}
-
-func (sc *placeScene) upTo(name string) {
-	sc.t.Helper()
-	for _, v := range map[string][]string{"activate": {"stage"}, "commit": {"stage", "activate"}, "revert": {"stage", "activate"}}[name] {
-		require.NoError(sc.t, sc.verb(v))
-	}
-}
-
-func (sc *placeScene) isOld(msg string) {
-	sc.t.Helper()
-	same(sc.t, sc.want1, times(sc.t, sc.root), msg)
-	sc.isWhole(sc.s1)
-	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTx)), msg)
-	require.Empty(sc.t, listed(sc.t, sc.f.path(dirTrash)), msg)
-	require.Equal(sc.t, []string{sc.s1.c.Digest().String()}, listed(sc.t, sc.f.path(dirIndex)), msg)
-}
-
-func (sc *placeScene) isNew(msg string) {
-	sc.t.Helper()
-	got := snapshot(sc.t, sc.root)
-	same(sc.t, sc.want2, got, msg)
-	sc.isWhole(sc.s2)
-}
-
-func placeSteps(t *testing.T, name string) int {
-	sc := newPlaceScene(t)
-	sc.upTo(name)
-	count := sc.cutAt(0)
-	require.NoError(t, sc.verb(name))
-	require.Greater(t, *count, 2, name)
-	t.Logf("%s: %d steps", name, *count)
-	return *count
-}
-
-// TestInPlaceCutThenRevert cuts every verb at every step; a fresh process goes
-// back, and another one goes on.
-func TestInPlaceCutThenRevert(t *testing.T) {
-	for _, name := range []string{"stage", "activate", "revert"} {
-		t.Run(name, func(t *testing.T) {
-			for n := range placeSteps(t, name) {
-				sc := newPlaceScene(t)
-				sc.upTo(name)
-				sc.cutAt(n + 1)
-				require.ErrorIs(t, sc.verb(name), errCut)
-				sc.restart()
-				ok, err := sc.f.CanRevert(t.Context(), "t2", sc.s2.c)
-				require.NoError(t, err)
-				require.True(t, ok)
-				require.NoError(t, sc.verb("revert"), "step %d", n+1)
-				sc.isOld(name)
-				sc.restart()
-				require.NoError(t, sc.verb("revert"), "again")
-				sc.isOld(name)
-				sc.upTo("commit")
-				sc.isNew("after all")
-				require.NoError(t, sc.verb("commit"))
-				sc.isNew("after all")
-			}
-		})
-	}
-}
-
-func TestInPlaceCutThenAgain(t *testing.T) {
-	for _, name := range []string{"stage", "activate", "commit"} {
-		t.Run(name, func(t *testing.T) {
-			for n := range placeSteps(t, name) {
-				sc := newPlaceScene(t)
-				sc.upTo(name)
-				sc.cutAt(n + 1)
-				require.ErrorIs(t, sc.verb(name), errCut)
-				sc.restart()
-				if name == "commit" {
-					sc.isNew("half committed")
-				}
-				require.NoError(t, sc.verb(name), "step %d", n+1)
-				if name == "stage" {
-					require.NoError(t, sc.verb("activate"), "step %d", n+1)
-				}
-				sc.isNew(name)
-				sc.restart()
-				require.NoError(t, sc.verb("commit"))
-				require.NoError(t, sc.verb("commit"), "again")
-				sc.isNew(name)
-				require.Equal(t, []string{sc.s1.c.Digest().String()}, listed(t, sc.f.path(dirKept)))
-				require.Empty(t, listed(t, sc.f.path(dirTx)))
-				require.Empty(t, listed(t, sc.f.path(dirTrash)))
-			}
-		})
-	}
-}
-
 // TestInPlaceActiveSaysMixed asks between any two entries.
 func TestInPlaceActiveSaysMixed(t *testing.T) {
 	mixed := 0
-	for n := range placeSteps(t, "activate") {
-		sc := newPlaceScene(t)
-		sc.upTo("activate")
-		sc.cutAt(n + 1)
-		require.ErrorIs(t, sc.verb("activate"), errCut)
-		sc.restart()
-		a, err := sc.f.Active(t.Context(), "app")
-		require.NoError(t, err)
-		got := times(t, sc.root)
-		if maps.Equal(got, sc.want1) {
+	for n := range steps(t, newPlaceScene, "activate") {
+		sc := cut(t, newPlaceScene, "activate", n+1)
+		if maps.Equal(times(t, sc.root), sc.want1) {
 			sc.isWhole(sc.s1)
 			continue
 		}
-		require.Equal(t, ota.Mixed, a.State, "step %d", n+1)
+		require.Equal(t, ota.Mixed, sc.active().State, "step %d", n+1)
 		mixed++
 	}
 	require.Greater(t, mixed, 8)
@@ -294,12 +177,7 @@ func TestInPlaceEveryEntryFails(t *testing.T) {
 	same(t, after, snapshotLines(t, d.root), "at last")
 	require.Empty(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/tx")))
 	require.Len(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/kept")), 1)
-	for _, b := range s1.ix.Blobs() {
-		r, ok, err := d.f.Seed(ctx, "app", b)
-		require.NoError(t, err)
-		require.True(t, ok, "kept content is lent")
-		require.NoError(t, r.Close())
-	}
+	d.lends(s1, "kept content is lent")
 	require.NoError(t, d.f.Prune(ctx, "app", nil, nil))
 	require.Empty(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/kept")))
 	same(t, after, snapshotLines(t, d.root), "pruned")
@@ -323,9 +201,7 @@ func TestInPlaceOtherVolumeIsNotMounted(t *testing.T) {
 	require.NoError(t, unix.Mount(mnt, hidden, "", unix.MS_BIND, ""))
 	require.NoError(t, unix.Unmount(mnt, unix.MNT_DETACH))
 	d.restart()
-	a, err := d.f.Active(t.Context(), "app")
-	require.NoError(t, err)
-	require.Equal(t, ota.Mixed, a.State)
+	require.Equal(t, ota.Mixed, d.active().State)
 	ok, err := d.f.CanRevert(t.Context(), "t2", s2.c)
 	require.NoError(t, err)
 	require.False(t, ok)
@@ -352,12 +228,7 @@ func TestInPlaceCommitCutKeepsAll(t *testing.T) {
 		d.restart()
 		require.NoError(t, d.f.Commit(t.Context(), "d", s2.c))
 		d.isWhole(s2)
-		for _, b := range s1.ix.Blobs() {
-			r, ok, err := d.f.Seed(t.Context(), "app", b)
-			require.NoError(t, err)
-			require.True(t, ok, "step %d", n)
-			require.NoError(t, r.Close())
-		}
+		d.lends(s1, "step %d", n)
 		if err == nil {
 			require.Greater(t, *count, 4)
 			return

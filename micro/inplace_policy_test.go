@@ -22,13 +22,6 @@ func oneFile(t testing.TB, path, content, options string) *shop {
 	return placeShop(t, files(t, t.TempDir(), map[string]string{path: content}), options)
 }
 
-func readAt(t testing.TB, d *placeDevice, p string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(d.root, p))
-	require.NoError(t, err)
-	return string(data)
-}
-
 func TestInPlaceRefusesLocalChange(t *testing.T) {
 	d := newPlaceDevice(t)
 	d.install("t1", oneFile(t, "etc/conf", "one", ""))
@@ -58,7 +51,7 @@ func TestInPlaceChangedAfterStage(t *testing.T) {
 			require.ErrorIs(t, err, ErrLocalChange)
 		} else {
 			require.NoError(t, err)
-			require.Equal(t, "two", readAt(t, d, "etc/conf"))
+			require.Equal(t, "two", d.read("etc/conf"))
 		}
 		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
 		same(t, before, times(t, d.root), "the change is there as before")
@@ -77,8 +70,8 @@ func TestInPlaceFolderInUse(t *testing.T) {
 		require.Equal(t, p == "used" || p == "used2", got[p] != "", p)
 	}
 	require.NotContains(t, got, "used2/f")
-	require.Equal(t, "own", readAt(t, d, "used/own"))
-	require.Equal(t, "own", readAt(t, d, "used2/own"))
+	require.Equal(t, "own", d.read("used/own"))
+	require.Equal(t, "own", d.read("used2/own"))
 }
 
 func TestInPlaceKeepsLocalChange(t *testing.T) {
@@ -89,17 +82,17 @@ func TestInPlaceKeepsLocalChange(t *testing.T) {
 	files(t, d.root, map[string]string{"etc/app/conf": "by hand"})
 	s2 := oneFile(t, "etc/app/conf", "two", options)
 	d.install("t2", s2)
-	require.Equal(t, "by hand", readAt(t, d, "etc/app/conf"))
-	require.Equal(t, "two", readAt(t, d, "etc/app/conf.pawl-new"))
+	require.Equal(t, "by hand", d.read("etc/app/conf"))
+	require.Equal(t, "two", d.read("etc/app/conf.pawl-new"))
 	d.isWhole(s2)
 	found, err := d.f.Verify(t.Context(), s2.c, s2)
 	require.NoError(t, err)
 	require.Empty(t, found, "what was kept is the device's")
 	s3 := placeShop(t, files(t, t.TempDir(), map[string]string{"etc/app/conf": "two", "more": "x"}), options)
 	d.install("t3", s3)
-	require.Equal(t, "two", readAt(t, d, "etc/app/conf.pawl-new"), "the entry did not change: it stays")
+	require.Equal(t, "two", d.read("etc/app/conf.pawl-new"), "the entry did not change: it stays")
 	d.install("t4", oneFile(t, "etc/app/conf", "four", `{"localChanges":"overwrite"}`))
-	require.Equal(t, "four", readAt(t, d, "etc/app/conf"))
+	require.Equal(t, "four", d.read("etc/app/conf"))
 	require.NoFileExists(t, filepath.Join(d.root, "etc/app/conf.pawl-new"))
 	require.NoFileExists(t, filepath.Join(d.root, "more"))
 }
@@ -214,13 +207,7 @@ func TestInPlaceFullDiskAtSwitch(t *testing.T) {
 		s1, s2 := oneFile(t, "bin/app", "one", ""), oneFile(t, "bin/app", "two", "")
 		d.install("t1", s1)
 		require.NoError(t, d.stage("t2", s2))
-		fill, err := os.Create(filepath.Join(d.root, "fill"))
-		require.NoError(t, err)
-		for err == nil {
-			_, err = fill.Write(make([]byte, 4096))
-		}
-		require.ErrorIs(t, err, unix.ENOSPC)
-		require.NoError(t, fill.Close())
+		fill(t, d.root)
 		require.NoError(t, d.f.Activate(t.Context(), "t2", s2.c))
 		d.isWhole(s2)
 		if back {
@@ -268,21 +255,10 @@ func TestInPlaceRollsBackFromKept(t *testing.T) {
 	sc.install("t3", sc.s3)
 	keep := []release.Digest{sc.s1.c.Digest(), sc.s2.c.Digest()}
 	require.NoError(t, sc.f.Prune(t.Context(), "app", keep, nil))
-	for _, s := range []*shop{sc.s1, sc.s2} {
-		for _, b := range s.ix.Blobs() {
-			r, ok, err := sc.f.Seed(t.Context(), "app", b)
-			require.NoError(t, err)
-			require.True(t, ok)
-			require.NoError(t, r.Close())
-		}
-	}
+	sc.lends(sc.s1)
+	sc.lends(sc.s2)
 	require.NoError(t, sc.f.Prune(t.Context(), "app", keep[:1], nil))
-	for _, b := range sc.s1.ix.Blobs() {
-		r, ok, err := sc.f.Seed(t.Context(), "app", b)
-		require.NoError(t, err)
-		require.True(t, ok, "the newer set stays with the older release that needs it")
-		require.NoError(t, r.Close())
-	}
+	sc.lends(sc.s1, "the newer set stays with the older release that needs it")
 }
 
 // TestInPlaceOneFile installs one file alone.

@@ -5,7 +5,6 @@ package micro
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,13 +21,6 @@ func carriers(t *testing.T) (*device, *shop, *shop) {
 	d := newDevice(t)
 	d.install("t1", s1)
 	return d, s1, s2
-}
-
-func (d *device) read(name string) string {
-	d.t.Helper()
-	data, err := os.ReadFile(filepath.Join(d.root, name))
-	require.NoError(d.t, err)
-	return string(data)
 }
 
 func TestCarriedPathMadeOnTrial(t *testing.T) {
