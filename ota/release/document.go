@@ -56,6 +56,15 @@ func (r *Release) Digest() Digest {
 	return Sum(data)
 }
 
+// Identity is the digest of the document with no Attempt in it: what may never
+// change under one ID. A publisher raises Attempt alone to have devices try the
+// same release again.
+func (r *Release) Identity() Digest {
+	first := *r
+	first.Attempt = 0
+	return first.Digest()
+}
+
 // Component returns the component with that name.
 func (r *Release) Component(name string) (Component, bool) {
 	for _, c := range r.Components {

@@ -166,6 +166,16 @@ func TestComponentDigest(t *testing.T) {
 	}
 }
 
+func TestIdentity(t *testing.T) {
+	r, again := sampleRelease(), sampleRelease()
+	again.Attempt += 3
+	require.NotEqual(t, r.Digest(), again.Digest())
+	require.Equal(t, r.Identity(), again.Identity())
+	require.EqualValues(t, 3, again.Attempt-r.Attempt, "it changes nothing")
+	again.Version += "x"
+	require.NotEqual(t, r.Identity(), again.Identity())
+}
+
 func TestDigest(t *testing.T) {
 	d := sum("x")
 	got, err := release.ParseDigest(d.String())
