@@ -8,7 +8,8 @@ import (
 	"github.com/pawl-ota/pawl/ota/fetch"
 )
 
-// Options configure a [Source]. URL, Root and Dir are needed.
+// Options configure a [Source]. URL, one of Root and RootFile, and Dir are
+// needed.
 //
 // Metadata expires, and a device may not know the time. The reference time is
 // the later of the clock and a floor that only rises by what was signed: BuildTime
@@ -20,10 +21,16 @@ import (
 type Options struct {
 	// URL is where the repository lies: http, https, or the path of a folder.
 	URL string
+	// MetadataURL and TargetsURL are where the repository's folders metadata
+	// and targets lie, if not in URL: metadata may come from one host and
+	// everything else from a mirror that nobody has to trust.
+	MetadataURL, TargetsURL string
 	// Root is the first root that the device trusts: the bytes of a root.json,
-	// pinned in the firmware or in the factory image. A newer one may replace it
-	// with newer firmware.
+	// pinned in the firmware. A newer one may replace it with newer firmware.
 	Root []byte
+	// RootFile is the path of a file to read Root from, in the factory image
+	// say. Whoever can write it decides whom the device trusts.
+	RootFile string
 	// Dir is the folder for the trust store, on a file system that survives a
 	// power cut; nothing else may use it. It is made if it is missing.
 	Dir string
@@ -54,16 +61,19 @@ type Limits struct {
 	Timestamp int64 // bytes; 16 KiB
 	Snapshot  int64 // bytes; 512 KiB
 	Targets   int64 // bytes of one file of targets, delegated ones too; 4 MiB
+	Target    int64 // bytes of a file that [Source.Read] reads; 16 MiB
 	Rotations int64 // root versions taken in one lookup; 256
-	Roles     int   // delegated roles visited in one lookup; 32
+	Roles     int   // delegated roles visited for one target; 32
 }
 
 func (o Options) withDefaults() (Options, error) {
 	switch {
 	case o.URL == "":
 		return o, errors.New("tuf: Options.URL is empty")
-	case len(o.Root) == 0:
-		return o, errors.New("tuf: Options.Root is empty")
+	case len(o.Root) == 0 && o.RootFile == "":
+		return o, errors.New("tuf: Options.Root is empty, and so is Options.RootFile")
+	case len(o.Root) > 0 && o.RootFile != "":
+		return o, errors.New("tuf: Options.RootFile is set, and so is Options.Root")
 	case o.Dir == "":
 		return o, errors.New("tuf: Options.Dir is empty")
 	case o.MaxStale < 0:
@@ -96,6 +106,7 @@ func (l *Limits) fill() error {
 		{"Timestamp", &l.Timestamp, 16 << 10},
 		{"Snapshot", &l.Snapshot, 512 << 10},
 		{"Targets", &l.Targets, 4 << 20},
+		{"Target", &l.Target, 16 << 20},
 		{"Rotations", &l.Rotations, 256},
 	} {
 		if *f.value < 0 {

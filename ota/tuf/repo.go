@@ -38,6 +38,58 @@ func localPath(u string) (string, bool) {
 	return u, !strings.Contains(u, "://")
 }
 
+// folders is a repository whose folders metadata and targets may lie
+// elsewhere.
+type folders struct{ base, metadata, targets repo }
+
+// openFolders opens what o names, with client for what is to be had over HTTP.
+func openFolders(o Options, client *fetch.Client) (*folders, error) {
+	r := &folders{}
+	for _, f := range []struct {
+		field, url string
+		to         *repo
+	}{{"URL", o.URL, &r.base}, {"MetadataURL", o.MetadataURL, &r.metadata}, {"TargetsURL", o.TargetsURL, &r.targets}} {
+		if f.url == "" {
+			continue
+		}
+		var err error
+		if *f.to, err = openRepo(f.url, client); err != nil {
+			return nil, fmt.Errorf("tuf: Options.%s: %w", f.field, err)
+		}
+	}
+	return r, nil
+}
+
+func openRepo(u string, client *fetch.Client) (repo, error) {
+	if folder, ok := localPath(u); ok {
+		return folderRepo(folder), nil
+	}
+	return newHTTPRepo(client, u)
+}
+
+func (f *folders) get(ctx context.Context, p part) (io.ReadCloser, error) {
+	for _, in := range []struct {
+		folder string
+		repo   repo
+	}{{"metadata/", f.metadata}, {"targets/", f.targets}} {
+		if rest, ok := strings.CutPrefix(p.name, in.folder); ok && in.repo != nil {
+			p.name = rest
+			return in.repo.get(ctx, p)
+		}
+	}
+	return f.base.get(ctx, p)
+}
+
+// onMedium reports whether the metadata lies in a folder.
+func (f *folders) onMedium() bool {
+	from := f.base
+	if f.metadata != nil {
+		from = f.metadata
+	}
+	_, ok := from.(folderRepo)
+	return ok
+}
+
 type httpRepo struct {
 	client *fetch.Client
 	base   string // ends in a slash
@@ -47,7 +99,7 @@ type httpRepo struct {
 func newHTTPRepo(c *fetch.Client, base string) (*httpRepo, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("tuf: Options.URL is neither an http or https URL nor a folder")
+		return nil, errors.New("neither an http or https URL nor a folder")
 	}
 	r := &httpRepo{client: c}
 	if u.RawQuery != "" {

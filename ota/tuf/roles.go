@@ -11,6 +11,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/fetch"
 )
 
@@ -38,39 +39,55 @@ type answer struct {
 func (f *roleFetcher) DownloadFile(name string, maxLength int64, _ time.Duration) ([]byte, error) {
 	a, ok := f.cached[name]
 	if !ok {
-		a.data, a.err = f.read(name, min(maxLength, f.s.o.Limits.of(name)))
+		a.data, a.err = f.read(name, maxLength)
 		f.cached[name] = a
 	}
 	if a.err != nil {
 		return nil, a.err
 	}
 	if int64(len(a.data)) > maxLength {
-		return nil, fmt.Errorf("%w: %s has %d bytes, %d were signed", ErrTooLarge, name, len(a.data), maxLength)
+		return nil, &transportError{fmt.Errorf("%w: %s has %d bytes, %d were signed", errLonger, name, len(a.data), maxLength)}
 	}
 	return a.data, nil
 }
 
-func (f *roleFetcher) read(name string, limit int64) ([]byte, error) {
+// errLonger is what a file is that has more bytes than were signed.
+var errLonger = fmt.Errorf("%w: %w", ErrUntrusted, ota.ErrLength)
+
+func (f *roleFetcher) read(name string, signed int64) ([]byte, error) {
+	limit, longer := f.s.o.Limits.of(name), ErrTooLarge
+	if signed < 1 {
+		return nil, &transportError{fmt.Errorf("%w: %s was signed with %d bytes", ErrUntrusted, name, signed)}
+	}
+	if signed < limit {
+		limit, longer = signed, errLonger
+	}
 	data, err := f.s.readAll(f.ctx, part{name: name, length: -1, max: limit, cause: fetch.Metadata})
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, ".root.json"):
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: statusNotFound, URL: name}
 	case errors.Is(err, fetch.ErrTooLong):
-		return nil, &transportError{fmt.Errorf("%w: %w", ErrTooLarge, err)}
+		return nil, &transportError{fmt.Errorf("%w: %w", longer, err)}
 	case err != nil:
 		return nil, &transportError{err}
 	}
 	return data, nil
 }
 
-// readAll reads a small file.
+// readAll reads a small file. What fails but a limit is an ErrUnavailable.
 func (s *Source) readAll(ctx context.Context, p part) ([]byte, error) {
 	r, err := s.get(ctx, p)
-	if err != nil {
+	if err == nil {
+		var data []byte
+		if data, err = io.ReadAll(r); err == nil {
+			return data, r.Close()
+		}
+		err = errors.Join(err, r.Close())
+	}
+	if errors.Is(err, fetch.ErrTooLong) {
 		return nil, err
 	}
-	data, err := io.ReadAll(r)
-	return data, errors.Join(err, r.Close())
+	return nil, unavailable(err)
 }
 
 // of returns the limit for a metadata file, by its name.

@@ -3,6 +3,8 @@ package tuf
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
@@ -19,6 +21,35 @@ type root struct {
 
 // anchor is the pinned root.
 type anchor struct{ root }
+
+// anchor reads the pinned root.
+func (o Options) anchor() (anchor, error) {
+	field, data, err := "Root", o.Root, error(nil)
+	if o.RootFile != "" {
+		field = "RootFile"
+		data, err = readRootFile(o.RootFile, o.Limits.Root)
+	}
+	a := anchor{}
+	if err == nil {
+		a, err = newAnchor(data)
+	}
+	if err != nil {
+		return a, fmt.Errorf("tuf: Options.%s: %w", field, err)
+	}
+	return a, nil
+}
+
+func readRootFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%w: %s has more than %d bytes", ErrTooLarge, path, limit)
+	}
+	return data, errors.Join(err, f.Close())
+}
 
 func newAnchor(data []byte) (anchor, error) {
 	set, err := trustRoot(data)

@@ -159,9 +159,17 @@ func (t *trust) dropUnreadable() {
 	})
 }
 
+// forget drops the files of roles that the snapshot does not list any more.
+func (t *trust) forget(now *metadata.Metadata[metadata.SnapshotType]) {
+	maps.DeleteFunc(t.Roles, func(role string, _ []byte) bool {
+		return role != metadata.TIMESTAMP && role != metadata.SNAPSHOT && now.Signed.Meta[role+".json"] == nil
+	})
+}
+
 // save writes t where it differs from whole, as the next generation.
 func (t *trust) save(dir seam.Dir, whole []byte) error {
 	t.Marks.trim()
+	t.fit(maxStore / 2) // JSON takes four bytes for three
 	if now, err := json.Marshal(t); err != nil || bytes.Equal(now, whole) {
 		return err
 	}
@@ -179,6 +187,27 @@ func (t *trust) save(dir seam.Dir, whole []byte) error {
 		}
 	}
 	return nil
+}
+
+// fit drops files until the rest has at most max bytes: they are in the
+// repository too. The marks stay.
+func (t *trust) fit(max int) {
+	size := 0
+	for _, data := range t.Roots {
+		size += len(data)
+	}
+	for _, data := range t.Roles {
+		size += len(data)
+	}
+	for _, role := range slices.Sorted(maps.Keys(t.Roles)) {
+		if size > max {
+			size -= len(t.Roles[role])
+			delete(t.Roles, role)
+		}
+	}
+	if size > max {
+		t.Roots = nil
+	}
 }
 
 // trim keeps the marks small: of releases the ones with the highest seqs.

@@ -55,12 +55,12 @@ func TestRootThatNobodySigned(t *testing.T) {
 		change func(m *maker)
 		want   error
 	}{
-		"one key": {func(m *maker) { m.keys[metadata.ROOT] = m.keys[metadata.ROOT][:1] }, tuf.ErrSignature},
+		"one key": {func(m *maker) { m.keys[metadata.ROOT] = m.keys[metadata.ROOT][:1] }, tuf.ErrThreshold},
 		"new keys": {func(m *maker) {
 			m.keys[metadata.ROOT] = nil
 			m.addKey(metadata.ROOT)
 			m.addKey(metadata.ROOT)
-		}, tuf.ErrSignature},
+		}, tuf.ErrThreshold},
 		"threshold 0": {func(m *maker) { m.root.Signed.Roles[metadata.ROOT].Threshold = 0 }, tuf.ErrUntrusted},
 		"version":     {func(m *maker) { m.root.Signed.Version = 7 }, tuf.ErrRollback},
 	} {
@@ -131,7 +131,7 @@ func TestFewSignatures(t *testing.T) {
 		m.keys[role][0] = signer
 		m.publish()
 		_, err = latest(t, o)
-		require.ErrorIs(t, err, tuf.ErrSignature, role)
+		require.ErrorIs(t, err, tuf.ErrThreshold, role)
 	}
 }
 

@@ -31,7 +31,7 @@ import (
 type Source struct {
 	o      Options
 	anchor anchor
-	repo   repo
+	repo   *folders
 	client *fetch.Client // to close; nil when it is the caller's
 	bytes  atomic.Int64
 	last   located
@@ -42,27 +42,23 @@ var _ ota.Source = (*Source)(nil)
 // located is the locator that the latest lookup of a release found with it.
 type located struct {
 	id     release.ID
-	target target
+	target document
 	at     time.Time
 }
 
 // fresh is how long what Latest verified can stand for the repository.
 const fresh = 10 * time.Minute
 
-// New returns a Source. It reads nothing yet but Options.Root. An error names
-// the field that is wrong.
+// New returns a Source. It reads nothing yet but Options.Root or
+// Options.RootFile. An error names the field that is wrong.
 func New(o Options) (*Source, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	s := &Source{o: o}
-	if s.anchor, err = newAnchor(o.Root); err != nil {
-		return nil, fmt.Errorf("tuf: Options.Root: %w", err)
-	}
-	if folder, ok := localPath(o.URL); ok {
-		s.repo = folderRepo(folder)
-		return s, nil
+	if s.anchor, err = o.anchor(); err != nil {
+		return nil, err
 	}
 	client := o.Client
 	if client == nil {
@@ -71,7 +67,7 @@ func New(o Options) (*Source, error) {
 		}
 		s.client = client
 	}
-	s.repo, err = newHTTPRepo(client, o.URL)
+	s.repo, err = openFolders(o, client)
 	return s, err
 }
 
@@ -109,7 +105,7 @@ func (s *Source) Locator(ctx context.Context, r *release.Release) (*release.Loca
 	l, err := s.lastLocator(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = s.lookup(ctx, func(v *view) error {
-			t, err := v.resolve(targetName(kindLocator, r.ID))
+			t, err := v.document(targetName(kindLocator, r.ID))
 			if err == nil {
 				l, err = v.s.locator(v.ctx, t, r)
 			}

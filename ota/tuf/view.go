@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -15,7 +16,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
 
-	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/internal/seam"
 )
 
 // scratchName is the folder in the trust store in which go-tuf keeps its files
@@ -39,48 +40,43 @@ type view struct {
 func (s *Source) lookup(ctx context.Context, find func(*view) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
-	dir, err := durable.OpenDir(s.o.Dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
-	unlock, err := dir.Lock(ctx, s.o.LockWait)
-	if err != nil {
-		return err
-	}
-	v := &view{
-		s: s, ctx: ctx, scratch: filepath.Join(s.o.Dir, scratchName),
-		roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
-	}
-	err = v.use(dir, find)
-	return errors.Join(err, os.RemoveAll(v.scratch), unlock())
+	return s.locked(ctx, func(dir seam.Dir) error {
+		v := &view{
+			s: s, ctx: ctx, scratch: filepath.Join(s.o.Dir, scratchName),
+			roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
+		}
+		err := v.use(dir, find)
+		return errors.Join(err, os.RemoveAll(v.scratch))
+	})
 }
 
-func (v *view) use(dir *durable.Dir, find func(*view) error) error {
+func (v *view) use(dir seam.Dir, find func(*view) error) error {
 	trust, whole, err := load(dir)
 	if err != nil {
 		return err
 	}
 	v.trust = trust
-	if err := v.rotate(); err != nil {
-		return err
+	if err = v.rotate(); err == nil {
+		err = v.refresh()
 	}
-	if err = v.refresh(); err == nil {
+	if err == nil {
 		err = find(v)
 	}
 	return errors.Join(err, v.trust.save(dir, whole))
 }
 
-// rotate verifies the roots, from the pinned one to the newest.
+// rotate verifies the roots, from the pinned one to the newest. The ones before
+// one that is refused stand.
 func (v *view) rotate() (err error) {
 	stored := v.trust.Roots
 	if v.chain, err = v.s.anchor.chain(stored); err != nil {
 		return err
 	}
-	if err := v.chain.extend(v.roles); err != nil {
+	refused := v.chain.extend(v.roles)
+	if err := v.trust.adopt(v.chain.roots, signedBy(stored)); err != nil {
 		return err
 	}
-	return v.trust.adopt(v.chain.roots, signedBy(stored))
+	return refused
 }
 
 // refresh verifies timestamp, snapshot and targets. Their own word on when they
@@ -93,20 +89,21 @@ func (v *view) refresh() error {
 	if _, later := v.times(); err == nil && later.After(ref) {
 		_, err = v.attempt()
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		v.trust.forget(v.set.Snapshot)
 	}
-	v.trust.Roles = map[string][]byte{}
-	return v.keep(v.set)
+	return err
 }
 
-// attempt does the refresh once, against the times known now.
+// attempt does the refresh once, against the times known now. What it verified
+// before something was refused is kept.
 func (v *view) attempt() (ref time.Time, err error) {
 	floor, ref := v.times()
 	set, err := v.run(ref)
 	below := v.trust.Marks.check(set)
 	if below == nil {
 		v.trust.Marks.raise(set)
+		below = v.keep()
 	}
 	if err != nil {
 		return ref, v.explain(err, floor, ref)
@@ -125,7 +122,7 @@ func (v *view) times() (floor, ref time.Time) {
 	if floor.After(ref) {
 		ref = floor
 	}
-	if _, ok := v.s.repo.(folderRepo); ok {
+	if v.s.repo.onMedium() {
 		return floor.Add(-v.s.o.MaxStale), ref.Add(-v.s.o.MaxStale)
 	}
 	return floor, ref
@@ -170,8 +167,8 @@ func (v *view) scratchFile(role string) string {
 func (v *view) updater(ref time.Time) (*updater.Updater, error) {
 	l := v.s.o.Limits
 	u, err := updater.New(&config.UpdaterConfig{
-		MaxRootRotations:   1, // all that there are were taken before
-		MaxDelegations:     l.Roles,
+		MaxRootRotations:   1,           // all that there are were taken before
+		MaxDelegations:     l.Roles + 1, // one more, to see that there are more
 		RootMaxLength:      l.Root,
 		TimestampMaxLength: l.Timestamp,
 		SnapshotMaxLength:  l.Snapshot,
@@ -204,8 +201,8 @@ func (v *view) run(ref time.Time) (set trustedmetadata.TrustedMetadata, err erro
 }
 
 // walk looks a target up with a fresh updater (go-tuf issue 759), and returns
-// also what that verified on the way. A target that is not there is an
-// fs.ErrNotExist.
+// also what that verified on the way, which it keeps. A target that is not there
+// is an fs.ErrNotExist.
 func (v *view) walk(name string) (info *metadata.TargetFiles, set trustedmetadata.TrustedMetadata, err error) {
 	err = failClosed(func() error {
 		u, err := v.updater(v.ref)
@@ -215,25 +212,41 @@ func (v *view) walk(name string) (info *metadata.TargetFiles, set trustedmetadat
 		info, err = u.GetTargetInfo(name)
 		set = u.GetTrustedMetadataSet()
 		if err != nil && err.Error() == fmt.Sprintf("target %s not found", name) {
-			err = &transportError{fmt.Errorf("target %s: %w", name, fs.ErrNotExist)}
+			err = &transportError{v.notFound(name, set)}
 		}
 		return err
 	})
-	return info, set, classify(err)
+	return info, set, errors.Join(classify(err), v.keep())
 }
 
-// keep takes the files of the roles in set into the trust store.
-func (v *view) keep(set trustedmetadata.TrustedMetadata) error {
-	roles := []string{metadata.TIMESTAMP, metadata.SNAPSHOT}
-	for role := range set.Targets {
-		roles = append(roles, role)
+// notFound tells a target that is not there from one that was not looked for in
+// all roles.
+func (v *view) notFound(name string, set trustedmetadata.TrustedMetadata) error {
+	if n := v.s.o.Limits.Roles; len(set.Targets)-1 > n {
+		return fmt.Errorf("%w: target %s may be in any of more than %d roles", ErrTooLarge, name, n)
 	}
-	for _, role := range roles {
-		data, err := os.ReadFile(v.scratchFile(role))
-		if err != nil {
-			return fmt.Errorf("cannot keep role %s: %w", role, err)
+	return fmt.Errorf("target %s: %w", name, fs.ErrNotExist)
+}
+
+// keep takes into the trust store the files that go-tuf has laid down: each
+// one was verified before.
+func (v *view) keep() error {
+	entries, err := os.ReadDir(v.scratch)
+	if err != nil {
+		return fmt.Errorf("cannot read the scratch folder: %w", err)
+	}
+	if v.trust.Roles == nil {
+		v.trust.Roles = map[string][]byte{}
+	}
+	for _, e := range entries {
+		base, ok := strings.CutSuffix(e.Name(), ".json")
+		role, err := url.PathUnescape(base)
+		if !ok || err != nil || role == metadata.ROOT {
+			continue
 		}
-		v.trust.Roles[role] = data
+		if v.trust.Roles[role], err = os.ReadFile(filepath.Join(v.scratch, e.Name())); err != nil {
+			return fmt.Errorf("cannot keep role %.64s: %w", role, err)
+		}
 	}
 	return nil
 }
