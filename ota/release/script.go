@@ -53,6 +53,9 @@ const (
 // points are all words for a point.
 var points = [...]Point{BeforeStage, AfterStage, BeforeActivate, AfterActivate, BeforeCommit, AfterCommit, AfterRevert, OnMerge}
 
+// Points returns the values of [Point], in the order of a transaction.
+func Points() []Point { return slices.Clone(points[:]) }
+
 // Known reports whether p is one of the values of [Point].
 func (p Point) Known() bool { return slices.Contains(points[:], p) }
 

@@ -104,7 +104,7 @@ func numbered(n int) (list []release.Script) {
 
 // TestPoints: the words are stored in documents, so they stay as they are.
 func TestPoints(t *testing.T) {
-	for _, tc := range []struct {
+	for i, tc := range []struct {
 		point release.Point
 		undo  bool
 	}{
@@ -112,8 +112,10 @@ func TestPoints(t *testing.T) {
 		{"before-commit", true}, {"after-commit", false}, {"after-revert", false}, {"on-merge", false},
 	} {
 		require.True(t, tc.point.Known(), tc.point)
+		require.Equal(t, tc.point, release.Points()[i])
 		require.Equal(t, tc.undo, tc.point.HasUndo(), tc.point)
 	}
+	require.Len(t, release.Points(), 8)
 	for _, p := range []release.Point{"", "before", "stage", "on-merge "} {
 		require.False(t, p.Known(), p)
 		require.False(t, p.HasUndo(), p)
