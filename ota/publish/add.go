@@ -30,6 +30,7 @@ type Spec struct {
 	// same tree with the same Issued gives the same documents.
 	Issued     time.Time
 	Components []Component
+	Scripts    []Script // of the transaction as a whole
 }
 
 // Component is one part of a release.
@@ -44,6 +45,7 @@ type Component struct {
 	// release and [release.RepairNone].
 	Keep    release.Keep
 	Options json.RawMessage
+	Scripts []Script // run where the release changes the component
 }
 
 // Added is what Release made.
@@ -52,7 +54,8 @@ type Added struct {
 	Version string
 	Release release.Digest // of the release document
 	Files   int            // entries in all components
-	Size    int64          // bytes of the content, each blob once
+	Scripts int
+	Size    int64 // bytes of the content, each blob once
 	// NewBlobs were not in the repository yet, of NewSize bytes; Stored bytes
 	// were added to the repository's content for them.
 	NewBlobs        int
@@ -79,7 +82,8 @@ func (r *Repository) Release(ctx context.Context, s Spec) (Added, error) {
 	if err != nil {
 		return Added{}, fmt.Errorf("cannot add release: %w", err)
 	}
-	a := &adding{ctx: ctx, r: r, t: t, now: r.now(), known: map[release.Digest]spot{}, want: map[release.Digest]bool{}}
+	a := &adding{ctx: ctx, r: r, t: t, now: r.now(), known: map[release.Digest]spot{}, want: map[release.Digest]bool{},
+		programs: map[release.Digest]string{}}
 	if err := a.run(s); err != nil {
 		return Added{}, fmt.Errorf("cannot add release: %w", err)
 	}
@@ -99,16 +103,20 @@ type adding struct {
 	known   map[release.Digest]spot // where blobs lie
 	want    map[release.Digest]bool // blobs of this release
 	parts   []part
-	packer  *packer
-	patches []release.Patch // in the new pack
+	// programs are the paths of what scripts run.
+	programs    map[release.Digest]string
+	packer      *packer
+	done, total int64           // bytes of files that are packed, and that are to be
+	patches     []release.Patch // in the new pack
 }
 
 // part is a component with what was scanned for it.
 type part struct {
 	Component
-	index *release.Index
-	file  []byte // of the index
-	blob  release.Blob
+	index   *release.Index
+	file    []byte // of the index
+	blob    release.Blob
+	scripts []release.Script
 }
 
 func (a *adding) run(s Spec) error {
@@ -192,13 +200,18 @@ func (a *adding) scan(s Spec) (*release.Release, error) {
 	}
 	doc := &release.Release{Format: release.Format, ID: release.ID{Product: s.Product, Variant: s.Variant, Seq: s.Seq},
 		Version: s.Version, Attempt: s.Attempt, Hardware: s.Hardware, SecurityFloor: s.SecurityFloor, Issued: s.Issued}
+	var err error
+	if doc.Scripts, err = a.scanScripts(s.Scripts); err != nil {
+		return nil, err
+	}
 	for _, c := range s.Components {
 		p, err := a.scanPart(c)
 		if err != nil {
 			return nil, fmt.Errorf("component %q: %w", c.Name, err)
 		}
 		a.parts = append(a.parts, p)
-		doc.Components = append(doc.Components, release.Component{Name: c.Name, Kind: p.Kind, Index: p.blob, Keep: p.Keep, Options: c.Options})
+		doc.Components = append(doc.Components, release.Component{Name: c.Name, Kind: p.Kind, Index: p.blob, Keep: p.Keep,
+			Options: c.Options, Scripts: p.scripts})
 	}
 	return doc, doc.Validate()
 }
@@ -213,6 +226,10 @@ func (a *adding) scanPart(c Component) (part, error) {
 	if c.Keep == (release.Keep{}) {
 		c.Keep = defaultKeep
 	}
+	scripts, err := a.scanScripts(c.Scripts)
+	if err != nil {
+		return part{}, err
+	}
 	c.Scan.Progress = func(_ string, done int64) {
 		a.r.opts.Progress(Progress{Step: "scan", Name: c.Name, Done: done})
 	}
@@ -225,7 +242,7 @@ func (a *adding) scanPart(c Component) (part, error) {
 		return part{}, err
 	}
 	a.added.Files += len(ix.Entries)
-	return part{Component: c, index: ix, file: buf.Bytes(), blob: blobOf(buf.Bytes())}, nil
+	return part{Component: c, index: ix, file: buf.Bytes(), blob: blobOf(buf.Bytes()), scripts: scripts}, nil
 }
 
 func blobOf(data []byte) release.Blob {

@@ -3,6 +3,7 @@ package publish
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -22,6 +23,23 @@ type Listed struct {
 	Release    release.Digest `json:"release"`    // of the release document
 	Components []string       `json:"components"` // their names
 	Packs      int64          `json:"packs"`      // bytes of all packs that it needs something of
+	// Scripts and Services are those of the release, then those of each
+	// component.
+	Scripts  []ListedScript  `json:"scripts,omitempty"`
+	Services []ListedService `json:"services,omitempty"`
+}
+
+// ListedScript is a script of a release.
+type ListedScript struct {
+	Component string `json:"component,omitempty"` // empty for one of the release
+	release.Script
+}
+
+// ListedService is a service that a component handles.
+type ListedService struct {
+	Component string `json:"component"`
+	Name      string `json:"name"`
+	Do        string `json:"do"` // a word of the backend
 }
 
 // List returns the releases, by variant and seq. The metadata is verified, and
@@ -53,13 +71,36 @@ type listed struct {
 func (l *listed) public() Listed {
 	out := Listed{ID: l.id(), Version: l.Version, Attempt: l.Attempt, Hardware: l.Hardware,
 		Issued: l.release.Issued, Release: l.digest}
+	out.addScripts("", l.release.Scripts)
 	for _, c := range l.release.Components {
 		out.Components = append(out.Components, c.Name)
+		out.addScripts(c.Name, c.Scripts)
+		out.addServices(c)
 	}
 	for _, p := range l.locator.Packs {
 		out.Packs += p.Size
 	}
 	return out
+}
+
+func (l *Listed) addScripts(component string, scripts []release.Script) {
+	for _, s := range scripts {
+		l.Scripts = append(l.Scripts, ListedScript{component, s})
+	}
+}
+
+// addServices reads the services out of the options of c. Options that say
+// something else there are the backend's to refuse.
+func (l *Listed) addServices(c release.Component) {
+	var options struct {
+		Services []service `json:"services"`
+	}
+	if c.Kind != kindFiles || json.Unmarshal(c.Options, &options) != nil {
+		return
+	}
+	for _, s := range options.Services {
+		l.Services = append(l.Services, ListedService{c.Name, s.Name, s.Do})
+	}
 }
 
 func compareSeq(a, b uint64) int { return cmp.Compare(a, b) }

@@ -2,10 +2,12 @@ package publish
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,6 +37,7 @@ type specFile struct {
 	SecurityFloor at[uint64]      `yaml:"securityFloor"`
 	Issued        at[time.Time]   `yaml:"issued"`
 	Components    []specComponent `yaml:"components"`
+	Scripts       []specScript    `yaml:"scripts"`
 }
 
 type specComponent struct {
@@ -53,7 +56,9 @@ type specComponent struct {
 		Previous at[int]            `yaml:"previous"`
 		Repair   at[release.Repair] `yaml:"repair"`
 	} `yaml:"keep"`
-	Options at[map[string]any] `yaml:"options"`
+	Options  at[map[string]any] `yaml:"options"`
+	Services []specService      `yaml:"services"`
+	Scripts  []specScript       `yaml:"scripts"`
 }
 
 // at is a value with the line that it stands in; 0 means nowhere.
@@ -88,6 +93,16 @@ func (a *at[T]) UnmarshalYAML(node *yaml.Node) error {
 //	    keep: {previous: 1, repair: none}   # none, changed or full
 //	    selinux: true         # take the label security.selinux too
 //	    options: {}           # for the backend
+//	    services:             # go into options
+//	      - name: camera.service
+//	        do: around        # around (default), restart, reload or start
+//	    scripts:              # run where the release changes the component
+//	      - name: stop-camera # default: that of the file
+//	        at: before-activate   # see release.Point
+//	        run: scripts/stop.sh  # relative to the file
+//	        undo: scripts/start.sh
+//	        limit: 30s        # for each of the two
+//	scripts: []               # of the transaction as a whole
 //
 // A key that it does not know is an error. Errors wrap [ErrSpec].
 func ReadSpec(path string) (Spec, error) {
@@ -103,6 +118,11 @@ func ReadSpec(path string) (Spec, error) {
 	if len(data) > maxSpec {
 		return Spec{}, specError(path, 0, "longer than %d bytes", maxSpec)
 	}
+	return parseSpec(path, data)
+}
+
+// parseSpec reads data, which is what the file at path holds.
+func parseSpec(path string, data []byte) (Spec, error) {
 	var file specFile
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
@@ -164,10 +184,18 @@ func (f *specFile) spec(path string) (Spec, error) {
 	if len(f.Components) == 0 {
 		return s, specError(path, 0, "components is missing or empty")
 	}
+	scripts := &specScripts{path: path}
+	var err error
+	if s.Scripts, err = scripts.ofRelease(f.Scripts, f.Version.line); err != nil {
+		return s, err
+	}
 	lines := map[string]int{}
 	for i := range f.Components {
 		c, err := f.Components[i].component(path)
 		if err != nil {
+			return s, err
+		}
+		if c.Scripts, err = scripts.ofComponent(&f.Components[i]); err != nil {
 			return s, err
 		}
 		if first, ok := lines[c.Name]; ok {
@@ -250,12 +278,29 @@ func (f *specComponent) keep(c *Component, path string) error {
 }
 
 func (f *specComponent) options(c *Component, path string) error {
-	if f.Options.value == nil {
+	services, err := f.services(path)
+	if err != nil {
+		return err
+	}
+	options := maps.Clone(f.Options.value)
+	if len(services) > 0 {
+		if _, ok := options[serviceKey]; ok {
+			return specError(path, f.Options.line, "component %q: options: %s stands here and as a key of the component", c.Name, serviceKey)
+		}
+		if options == nil {
+			options = map[string]any{}
+		}
+		options[serviceKey] = services
+	}
+	if options == nil {
 		return nil
 	}
-	data, err := json.Marshal(f.Options.value)
+	data, err := json.Marshal(options)
 	if err != nil {
 		return specError(path, f.Options.line, "component %q: options: %v", c.Name, err)
+	}
+	if len(data) > release.MaxOptions {
+		return specError(path, cmp.Or(f.Options.line, f.Name.line), "component %q: options of %d bytes are longer than %d", c.Name, len(data), release.MaxOptions)
 	}
 	c.Options = data
 	return nil

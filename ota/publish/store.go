@@ -20,7 +20,7 @@ func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
 	if a.packer, err = newPacker(f); err != nil {
 		return nil, nil, err
 	}
-	if err := a.fill(); err != nil {
+	if err := a.fill(doc); err != nil {
 		return nil, nil, err
 	}
 	fresh := release.Pack{}
@@ -38,11 +38,10 @@ func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
 	return a.locate(doc, fresh)
 }
 
-// fill packs what is new: the indexes, which a device wants first, patches of
-// them last.
-func (a *adding) fill() error {
-	total := a.newBytes()
-	done := int64(0)
+// fill packs what is new: the indexes and the scripts, which a device wants
+// first, patches of the indexes last.
+func (a *adding) fill(doc *release.Release) error {
+	a.countNew(doc)
 	for i := range a.parts {
 		p := &a.parts[i]
 		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.file)), nil }
@@ -50,8 +49,13 @@ func (a *adding) fill() error {
 			return fmt.Errorf("component %q: index: %w", p.Name, err)
 		}
 	}
+	for _, b := range doc.ScriptBlobs() {
+		if err := a.putFile("scripts", b, func() (*os.File, error) { return openProgram(a.programs[b.Digest]) }); err != nil {
+			return fmt.Errorf("%s: %w", a.programs[b.Digest], err)
+		}
+	}
 	for i := range a.parts {
-		if err := a.fillPart(&a.parts[i], &done, total); err != nil {
+		if err := a.fillPart(&a.parts[i]); err != nil {
 			return fmt.Errorf("component %q: %w", a.parts[i].Name, err)
 		}
 	}
@@ -63,28 +67,31 @@ func (a *adding) fill() error {
 	return nil
 }
 
-// newBytes sums up what fill will read of files.
-func (a *adding) newBytes() (total int64) {
+// countNew sums up what fill will read of files.
+func (a *adding) countNew(doc *release.Release) {
 	seen := map[release.Digest]bool{}
-	for _, p := range a.parts {
-		for _, b := range p.index.Blobs() {
+	count := func(blobs []release.Blob) {
+		for _, b := range blobs {
 			if seen[b.Digest] {
 				continue
 			}
 			seen[b.Digest] = true
 			a.added.Size += b.Size
 			if _, ok := a.known[b.Digest]; !ok {
-				total += b.Size
+				a.total += b.Size
 				a.added.NewBlobs++
 			}
 		}
 	}
-	a.added.NewSize = total
-	return total
+	count(doc.ScriptBlobs())
+	for _, p := range a.parts {
+		count(p.index.Blobs())
+	}
+	a.added.NewSize = a.total
 }
 
-// fillPart packs the files of p. done of total bytes were packed before.
-func (a *adding) fillPart(p *part, done *int64, total int64) error {
+// fillPart packs the files of p.
+func (a *adding) fillPart(p *part) error {
 	root, err := os.OpenRoot(p.From)
 	if err != nil {
 		return err
@@ -92,26 +99,37 @@ func (a *adding) fillPart(p *part, done *int64, total int64) error {
 	defer root.Close()
 	for i := range p.index.Entries {
 		e := &p.index.Entries[i]
-		if e.Type != release.File || a.want[e.Digest] {
+		if e.Type != release.File {
 			continue
 		}
-		_, old := a.known[e.Digest]
-		err := a.put(e.Blob, func() (io.ReadCloser, error) {
-			f, err := openRegular(root, e.Path, nil)
-			read := *done
-			return countedFile{counted{f, func(n int) {
-				read += int64(n)
-				a.r.opts.Progress(Progress{Step: "pack", Name: p.Name, Done: read, Total: total})
-			}}, f}, err
-		})
-		if err != nil {
+		if err := a.putFile(p.Name, e.Blob, func() (*os.File, error) { return openRegular(root, e.Path, nil) }); err != nil {
 			return fmt.Errorf("%q: %w", e.Path, err)
-		}
-		if !old {
-			*done += e.Size
 		}
 	}
 	return nil
+}
+
+// putFile stores b, once. name is for the progress.
+func (a *adding) putFile(name string, b release.Blob, open func() (*os.File, error)) error {
+	if a.want[b.Digest] {
+		return nil
+	}
+	_, old := a.known[b.Digest]
+	err := a.put(b, func() (io.ReadCloser, error) {
+		f, err := open()
+		if err != nil {
+			return nil, err
+		}
+		read := a.done
+		return countedFile{counted{f, func(n int) {
+			read += int64(n)
+			a.r.opts.Progress(Progress{Step: "pack", Name: name, Done: read, Total: a.total})
+		}}, f}, nil
+	})
+	if !old {
+		a.done += b.Size
+	}
+	return err
 }
 
 // countedFile is a file that tells how much of it was read.

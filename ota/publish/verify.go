@@ -92,6 +92,11 @@ func (v *verifying) release(l *listed) error {
 			return err
 		}
 	}
+	for _, b := range l.release.ScriptBlobs() {
+		if err := v.blob(b, table); err != nil {
+			return fmt.Errorf("scripts: %w", err)
+		}
+	}
 	for _, c := range l.release.Components {
 		if err := v.component(c, l.locator, table); err != nil {
 			return fmt.Errorf("component %q: %w", c.Name, err)
