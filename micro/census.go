@@ -29,7 +29,7 @@ type census struct {
 	ctx       context.Context
 	w         *worker // on the root
 	tree      *at.Tree
-	opts      InPlaceOptions
+	opts      ComponentOptions
 	old, next *release.Index
 	was       map[string]placed
 	own       map[string][]at.ID // put there by open transactions

@@ -102,18 +102,18 @@ func TestInPlaceOptions(t *testing.T) {
 		`{"localChange":"keep"}`, `{"localChanges":"merge"}`, `{"paths":[{"path":"[","localChanges":"keep"}]}`,
 		`{"paths":[{"path":"/etc","localChanges":"keep"}]}`, `{"paths":[{"path":"a"}]}`, `{"paths":[{"localChanges":"keep"}]}`, `[]`,
 	} {
-		_, err := ParseInPlaceOptions([]byte(bad))
+		_, err := ParseOptions([]byte(bad))
 		require.Error(t, err, bad)
 		d := newPlaceDevice(t)
 		require.Error(t, d.stage("t1", oneFile(t, "a", "a", bad)), bad)
 	}
-	o, err := ParseInPlaceOptions([]byte(`{"localChanges":"keep","paths":[{"path":"a/*.c","localChanges":"overwrite"},{"path":"a","localChanges":"refuse"}]}`))
+	o, err := ParseOptions([]byte(`{"localChanges":"keep","paths":[{"path":"a/*.c","localChanges":"overwrite"},{"path":"a","localChanges":"refuse"}]}`))
 	require.NoError(t, err)
 	require.Equal(t, Overwrite, o.of("a/b.c"))
 	require.Equal(t, Overwrite, o.of("a/b.c/d"))
 	require.Equal(t, Refuse, o.of("a/b.d"))
 	require.Equal(t, Keep, o.of("b"))
-	o, err = ParseInPlaceOptions(nil)
+	o, err = ParseOptions(nil)
 	require.NoError(t, err)
 	require.Equal(t, Refuse, o.of("b"))
 	f, err := New(Options{Name: "app", Root: "/", Layout: InPlace})

@@ -25,7 +25,7 @@ func (f *inPlaceFiles) Stage(ctx context.Context, tx ota.TxID, c release.Compone
 	if err := f.check(tx, c); err != nil {
 		return "", err
 	}
-	opts, err := ParseInPlaceOptions(c.Options)
+	opts, err := ParseOptions(c.Options)
 	if err != nil {
 		return "", fmt.Errorf("cannot stage %s: %w", c.Name, err)
 	}
@@ -51,7 +51,7 @@ func (f *inPlaceFiles) Stage(ctx context.Context, tx ota.TxID, c release.Compone
 	return f.effect(), nil
 }
 
-func (f *inPlaceFiles) stage(ctx context.Context, tx ota.TxID, c release.Component, opts InPlaceOptions, tree *at.Tree, content ota.Content) error {
+func (f *inPlaceFiles) stage(ctx context.Context, tx ota.TxID, c release.Component, opts ComponentOptions, tree *at.Tree, content ota.Content) error {
 	if err := f.prepareSpool(string(tx)); err != nil {
 		return fmt.Errorf("cannot prepare the spool: %w", err)
 	}
@@ -80,7 +80,7 @@ func (f *inPlaceFiles) stage(ctx context.Context, tx ota.TxID, c release.Compone
 }
 
 // census compares the root with next.
-func (f *inPlaceFiles) census(ctx context.Context, tx ota.TxID, tree *at.Tree, opts InPlaceOptions, was inPlace, plans map[ota.TxID]*changes, old, next *release.Index) (*changes, error) {
+func (f *inPlaceFiles) census(ctx context.Context, tx ota.TxID, tree *at.Tree, opts ComponentOptions, was inPlace, plans map[ota.TxID]*changes, old, next *release.Index) (*changes, error) {
 	vols, err := f.newVolumes()
 	if err != nil {
 		return nil, err

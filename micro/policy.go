@@ -34,13 +34,16 @@ const (
 // suffixNew ends the name of the release's version of what was kept.
 const suffixNew = ".pawl-new"
 
-// InPlaceOptions is what the options of a component say to the in-place
-// layout, as JSON with these keys and no others.
-type InPlaceOptions struct {
+// ComponentOptions is what the options of a component say to this package, as
+// JSON with these keys and no others. LocalChanges and Paths are for the
+// in-place layout: the tree layout has no use for them.
+type ComponentOptions struct {
 	// LocalChanges is for every entry that Paths says nothing of.
 	LocalChanges Policy `json:"localChanges,omitempty"`
 	// Paths are asked in their order; the first one that fits decides.
 	Paths []PathPolicy `json:"paths,omitempty"`
+	// Services are stopped and started around the switch, in both layouts.
+	Services []Service `json:"services,omitempty"`
 }
 
 // PathPolicy is the policy of the paths that fit a pattern.
@@ -51,9 +54,9 @@ type PathPolicy struct {
 	LocalChanges Policy `json:"localChanges"`
 }
 
-// ParseInPlaceOptions reads the options of a component; nil are none.
-func ParseInPlaceOptions(raw json.RawMessage) (InPlaceOptions, error) {
-	var o InPlaceOptions
+// ParseOptions reads the options of a component; nil are none.
+func ParseOptions(raw json.RawMessage) (ComponentOptions, error) {
+	var o ComponentOptions
 	if raw == nil {
 		return o, nil
 	}
@@ -73,13 +76,13 @@ func ParseInPlaceOptions(raw json.RawMessage) (InPlaceOptions, error) {
 			return o, fmt.Errorf("option paths[%d].localChanges: %.40q is not known", i, p.LocalChanges)
 		}
 	}
-	return o, nil
+	return o, checkServices(o.Services)
 }
 
 func (p Policy) known() bool { return p == Refuse || p == Keep || p == Overwrite }
 
 // of returns the policy of the entry p.
-func (o *InPlaceOptions) of(p string) Policy {
+func (o *ComponentOptions) of(p string) Policy {
 	for _, pp := range o.Paths {
 		for q := p; q != "."; q = path.Dir(q) {
 			if ok, err := path.Match(pp.Path, q); ok && err == nil {
