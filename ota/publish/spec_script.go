@@ -168,8 +168,11 @@ const serviceKey = "services"
 // first is what stands in for none.
 var serviceWords = [...]string{"around", "restart", "reload", "start"}
 
-// maxService is the longest name of a service in bytes.
-const maxService = 255
+// What package micro takes.
+const (
+	maxServices = 64  // of one component
+	maxService  = 255 // bytes of a name
+)
 
 // services returns what the options of f are to say of services.
 func (f *specComponent) services(path string) (list []service, err error) {
@@ -183,7 +186,9 @@ func (f *specComponent) services(path string) (list []service, err error) {
 		if first, ok := seen[s.Name.value]; ok {
 			return nil, in.fail(line, "%s stands in line %d already", s.Name.value, first)
 		}
-		seen[s.Name.value] = line
+		if seen[s.Name.value] = line; len(seen) > maxServices {
+			return nil, in.fail(line, "more than %d", maxServices)
+		}
 		if s.Do.line == 0 {
 			s.Do.value = serviceWords[0]
 		}

@@ -39,7 +39,7 @@ components:
   - name: app
     kind: files
     from: app
-    options: {localChanges: {default: refuse, rules: [{path: etc/*, do: merge}]}, empty: {}}
+    options: {localChanges: keep, paths: [{path: "etc/*", localChanges: merge}], empty: {}}
     services:
       - {name: camera.service, do: restart}
       - name: getty@tty1.service
@@ -59,7 +59,7 @@ components:
 		{Name: "stop.sh", At: release.AfterRevert, Run: in("stop.sh")},
 	}, s.Scripts)
 	require.Equal(t, []Script{{Name: "merge", At: release.OnMerge, Run: in("Tell"), Limit: time.Hour}}, s.Components[0].Scripts)
-	require.Equal(t, `{"empty":{},"localChanges":{"default":"refuse","rules":[{"do":"merge","path":"etc/*"}]},`+
+	require.Equal(t, `{"empty":{},"localChanges":"keep","paths":[{"localChanges":"merge","path":"etc/*"}],`+
 		`"services":[{"name":"camera.service","do":"restart"},{"name":"getty@tty1.service","do":"around"},`+
 		`{"name":"dev-disk\\x2dby.mount","do":"reload"},{"name":"web","do":"start"},{"name":"two","do":"around"}]}`,
 		string(s.Components[0].Options))
@@ -143,6 +143,7 @@ func TestSpecScriptErrors(t *testing.T) {
 		"service name, length": {ofApp("    services:\n      - name: " + strings.Repeat("n", 256) + "\n"), 7, "is not the name"},
 		"service word":         {ofApp("    services:\n      - name: a\n        do: kill\n"), 8, `a: do: "kill" is not one of around, restart, reload, start`},
 		"service twice":        {ofApp("    services:\n      - name: a\n      - {name: a, do: start}\n"), 8, "a stands in line 7 already"},
+		"too many services":    {ofApp("    services:\n" + manyServices(65)), 71, "services: more than 64"},
 		"services in options":  {ofApp("    options: {services: []}\n    services:\n      - name: a\n"), 6, "services stands here and as a key"},
 		"options too long":     {ofApp("    options:\n      a: " + strings.Repeat("x", release.MaxOptions) + "\n"), 7, "are longer than 65536"},
 		"options no JSON":      {ofApp("    options: {a: .nan}\n"), 6, "NaN"},
@@ -157,6 +158,8 @@ func TestSpecScriptErrors(t *testing.T) {
 	s, err := readSpec(t, dir, ofRelease(manyScripts(release.MaxScripts)))
 	require.NoError(t, err)
 	require.Len(t, s.Scripts, release.MaxScripts)
+	_, err = readSpec(t, dir, ofApp("    services:\n"+manyServices(64)))
+	require.NoError(t, err)
 }
 
 const minimalComponents = "components:\n  - name: app\n    kind: files\n    from: app\n"
@@ -165,6 +168,14 @@ func manyScripts(n int) string {
 	var b strings.Builder
 	for i := range n {
 		fmt.Fprintf(&b, "  - {name: s%d, at: after-stage, run: scripts/stop.sh}\n", i)
+	}
+	return b.String()
+}
+
+func manyServices(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "      - name: s%d\n", i)
 	}
 	return b.String()
 }
