@@ -87,8 +87,12 @@ func (c *command) release() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "released    %s seq %d for %s/%s: %d entries with %s, of which %d new with %s; the repository grew by %s in %s\n",
-		a.Version, a.Seq, a.Product, a.Variant, a.Files, bar.Size(a.Size), a.NewBlobs, bar.Size(a.NewSize), bar.Size(a.Stored),
+	scripts := ""
+	if a.Scripts > 0 {
+		scripts = fmt.Sprintf(" and %d scripts", a.Scripts)
+	}
+	fmt.Fprintf(c.out, "released    %s seq %d for %s/%s: %d entries%s with %s, of which %d new with %s; the repository grew by %s in %s\n",
+		a.Version, a.Seq, a.Product, a.Variant, a.Files, scripts, bar.Size(a.Size), a.NewBlobs, bar.Size(a.NewSize), bar.Size(a.Stored),
 		bar.Seconds(time.Since(began)))
 	return nil
 }
@@ -151,7 +155,10 @@ func (c *command) list() error {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", l.Variant, l.Seq, l.Version, l.Issued.Format(time.RFC3339),
 			hardware, strings.Join(l.Components, ","), l.Release.Short())
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return c.listMore(list)
 }
 
 func (c *command) verify() error {
