@@ -48,6 +48,10 @@ type scenario struct {
 	// offer is the release to be installed, 2 when it is 0. With 3 the device
 	// has come to rest with release 2 first.
 	offer int
+	// scripts are in every release, and exits are the codes with which some of
+	// release 2 end.
+	scripts bool
+	exits   map[otatest.Script][]int
 	// endless scenarios end when the engine holds the release back, or is
 	// stuck.
 	endless bool
@@ -105,7 +109,7 @@ func scenarios() (list []scenario) {
 			})
 		}
 	}
-	return append(list, besides(live, restart, reboot)...)
+	return append(append(list, besides(live, restart, reboot)...), withScripts()...)
 }
 
 // besides are the scenarios that no product has.
@@ -172,7 +176,11 @@ func newWorld(t testing.TB, sc scenario) *world {
 		if seq == 2 {
 			health = sc.health
 		}
-		w.releases[seq] = w.repo.Add(uint64(seq), health, contents...)
+		add := w.repo.Add
+		if sc.scripts {
+			add = w.repo.AddScripted
+		}
+		w.releases[seq] = add(uint64(seq), health, contents...)
 	}
 	w.device = otatest.NewDevice(w.repo, sc.parts...)
 	for seq := 1; seq <= sc.from; seq++ {
@@ -186,6 +194,9 @@ func newWorld(t testing.TB, sc scenario) *world {
 	w.device.Offline(sc.from == 2) // a way back needs no network
 	if sc.prepare != nil {
 		sc.prepare(w.device)
+	}
+	for s, codes := range sc.exits {
+		w.device.ScriptExits(s, codes...)
 	}
 	for _, p := range sc.parts {
 		if p.Effect == ota.NeedsReboot {
@@ -233,6 +244,7 @@ type run struct {
 	world  *world
 	device *otatest.Device
 	failed bool // a step returned an error to a process that lived on
+	rests  int  // the seq that it came to rest with
 }
 
 // maxLives bounds the processes that a device may take to come to rest.
@@ -327,6 +339,8 @@ func (r *run) after(res ota.Result, err error) (over bool, _ error) {
 		return false, nil
 	case err == nil, errors.Is(err, ota.ErrUnhealthy), errors.Is(err, ota.ErrHeld), r.failed:
 		return false, nil
+	case r.exits != nil && (errors.Is(err, ota.ErrScript) || errors.Is(err, ota.ErrRefused) || errors.Is(err, ota.ErrLater)):
+		return false, nil
 	case strings.Contains(err.Error(), "as asked for"):
 		return false, nil
 	default:
@@ -348,8 +362,12 @@ func (r *run) consistent() error {
 func (r *run) atRest(u *ota.Updater) error {
 	for _, look := range []func(string) [2]string{r.device.Runs, r.device.Installed} {
 		seqs, seen := r.world.runs(look)
-		if !overlap(seqs, r.may) {
+		if !overlap(seqs, r.may) && !(r.scripts && r.failed && overlap(seqs, []int{r.from})) {
 			return fmt.Errorf("releases %v may run, and there is:%s", r.may, seen)
+		}
+		r.rests = int(u.Status().Running.Seq)
+		if err := r.scriptsAt(r.rests); err != nil {
+			return err
 		}
 		if s := u.Status(); !overlap(seqs, []int{int(s.Running.Seq)}) || s.State != ota.Idle || s.Tx != nil {
 			return fmt.Errorf("the status is %v with %v running, and there is:%s", s.State, s.Running, seen)
@@ -376,7 +394,7 @@ func (r *run) good() error {
 		r.device.Refuse(p.Name, 0)
 	}
 	r.device.Offer(r.world.releases[3])
-	next := run{scenario: scenario{may: []int{3}, torn: r.torn, parts: r.parts}, world: r.world, device: r.device, failed: r.failed}
+	next := run{scenario: scenario{may: []int{3}, torn: r.torn, parts: r.parts, scripts: r.scripts, from: max(r.from, r.rests)}, world: r.world, device: r.device, failed: r.failed}
 	if err := next.live(); err != nil {
 		return fmt.Errorf("in the good update afterwards: %w", err)
 	}

@@ -203,29 +203,36 @@ func (u *Updater) scripts(at release.Point, component string) (list []release.Sc
 // is empty, except those that have succeeded in this transaction already.
 func (u *Updater) runScripts(ctx context.Context, t *txState, at release.Point, component string) error {
 	for _, s := range u.scripts(at, component) {
-		i := t.script(s, component)
-		if t.Scripts[i].Outcome == ScriptOK {
+		if t.succeeded(s, component) {
 			continue
 		}
-		if err := u.runScript(ctx, t, i, s); err != nil {
+		if err := u.runScript(ctx, t, t.script(s, component), s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// script returns the place of a script among those of t, which it is put
-// among.
+func (t *txState) find(s release.Script, component string) int {
+	return slices.IndexFunc(t.Scripts, func(x txScript) bool { return x.is(s, component) })
+}
+
+func (t *txState) succeeded(s release.Script, component string) bool {
+	i := t.find(s, component)
+	return i >= 0 && t.Scripts[i].Outcome == ScriptOK
+}
+
+// script returns the place of a script among those that were begun, where it
+// is put unless it is there.
 func (t *txState) script(s release.Script, component string) int {
-	i := slices.IndexFunc(t.Scripts, func(x txScript) bool { return x.is(s, component) })
-	if i >= 0 {
+	if i := t.find(s, component); i >= 0 {
 		return i
 	}
 	limit := time.Duration(s.Limit) * time.Second
 	if limit == 0 {
 		limit = defaultLimit
 	}
-	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At}, Undo: s.Undo, Limit: limit})
+	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At, Outcome: ScriptBegun}, Undo: s.Undo, Limit: limit})
 	return len(t.Scripts) - 1
 }
 

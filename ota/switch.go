@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
@@ -121,7 +122,7 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 	if err != nil {
 		return err
 	}
-	if err := u.runScripts(context.WithoutCancel(ctx), t, release.BeforeActivate, p.Name); err != nil {
+	if err := u.makeReady(context.WithoutCancel(ctx), t, p.Name); err != nil {
 		return err
 	}
 	u.report(Progress{Step: "activate", Component: p.Name})
@@ -143,6 +144,19 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 		return nil // its scripts wait for the boot
 	}
 	return u.runScripts(context.WithoutCancel(ctx), t, release.AfterActivate, p.Name)
+}
+
+// makeReady runs the scripts that come before a component is activated. That
+// they ended is recorded before anything is: none may run again after it.
+func (u *Updater) makeReady(ctx context.Context, t *txState, component string) error {
+	left := func(s release.Script) bool { return !t.succeeded(s, component) }
+	if !slices.ContainsFunc(u.scripts(release.BeforeActivate, component), left) {
+		return nil
+	}
+	if err := u.runScripts(ctx, t, release.BeforeActivate, component); err != nil {
+		return err
+	}
+	return u.save()
 }
 
 // component returns the backend and the description of one component of r.
@@ -269,16 +283,17 @@ const longestWait = 30 * time.Second
 // proof.
 func (u *Updater) goOnFor(ctx context.Context, t *txState, d time.Duration) error {
 	begin := u.host.Uptime()
-	defer func() { t.Elapsed += u.host.Uptime() - begin }()
-	for u.host.Uptime()-begin < d {
-		if err := u.host.Sleep(ctx, u.opts.Trial.Interval); err != nil {
-			return err
+	var err error
+	for err == nil && u.host.Uptime()-begin < d {
+		if err = u.host.Sleep(ctx, u.opts.Trial.Interval); err != nil {
+			break
 		}
-		if err := u.ask(ctx); !errors.Is(err, errHung) {
+		if sick := u.ask(ctx); !errors.Is(sick, errHung) {
 			u.kick()
 		}
 	}
-	return nil
+	t.Elapsed += u.host.Uptime() - begin
+	return err
 }
 
 // pending returns what has to happen before the trial can go on.

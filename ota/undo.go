@@ -104,9 +104,7 @@ func (u *Updater) suspectScripts(t *txState) {
 	for _, p := range points {
 		for _, name := range names {
 			for _, s := range u.scripts(p, name) {
-				if i := t.script(s, name); t.Scripts[i].Outcome == "" {
-					t.Scripts[i].Outcome = ScriptBegun
-				}
+				t.script(s, name)
 			}
 		}
 	}
@@ -136,8 +134,7 @@ func (u *Updater) runAfter(ctx context.Context, t *txState, at release.Point, pa
 	}
 	for _, name := range append(names, "") {
 		for _, s := range u.scripts(at, name) {
-			i := t.script(s, name)
-			if err := u.tryScript(ctx, t, i, s); err != nil {
+			if err := u.tryScript(ctx, t, t.script(s, name), s); err != nil {
 				return err
 			}
 		}

@@ -2,11 +2,8 @@ package otatest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/pawl-ota/pawl/internal/seam"
 )
 
 // epoch is when the clock of a simulated device starts.
@@ -50,12 +47,6 @@ func (h host) Space(string) (bytes, inodes int64, fs string, err error) {
 	err = h.look(func(s *state) { bytes, inodes = s.free[0], s.free[1] })
 	return bytes, inodes, "disk", err
 }
-
-func (h host) Run(context.Context, seam.Program) (seam.Ran, error) {
-	return seam.Ran{}, errors.ErrUnsupported
-}
-
-func (h host) End(context.Context, string) error { return nil }
 
 // watchdog is the device's own watchdog, as one process sees it.
 type watchdog struct{ *process }

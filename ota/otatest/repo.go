@@ -23,6 +23,8 @@ type Repo struct {
 	blobs    Blobs
 	locators map[release.Digest]*release.Locator
 	health   map[release.Digest]Health // by component
+	releases map[uint64]*release.Release
+	scripts  map[string]Script // by program
 }
 
 // NewRepo returns an empty repository.
@@ -33,6 +35,8 @@ func NewRepo() *Repo {
 		blobs:    Blobs{},
 		locators: map[release.Digest]*release.Locator{},
 		health:   map[release.Digest]Health{},
+		releases: map[uint64]*release.Release{},
+		scripts:  map[string]Script{},
 	}
 }
 
@@ -50,6 +54,17 @@ func (c Content) Files() [2]string {
 // release had keeps that one's answers. It panics where a name or seq is not
 // valid.
 func (r *Repo) Add(seq uint64, h Health, contents ...Content) *release.Release {
+	return r.add(seq, h, false, contents)
+}
+
+// AddScripted is Add of a release in which it itself and each component has one
+// [Script] at every point of the transaction, with an undo where there can be
+// one. A script counts as run when both of its halves are: [Device.Scripts].
+func (r *Repo) AddScripted(seq uint64, h Health, contents ...Content) *release.Release {
+	return r.add(seq, h, true, contents)
+}
+
+func (r *Repo) add(seq uint64, h Health, scripted bool, contents []Content) *release.Release {
 	rel := &release.Release{
 		Format:  release.Format,
 		ID:      release.ID{Product: r.device.Product, Variant: r.device.Variant, Seq: seq},
@@ -65,9 +80,13 @@ func (r *Repo) Add(seq uint64, h Health, contents ...Content) *release.Release {
 			r.health[component.Digest()] = h
 		}
 	}
+	if scripted {
+		blobs = append(blobs, r.addScripts(rel)...)
+	}
 	if err := rel.Validate(); err != nil {
 		panic(err)
 	}
+	r.releases[seq] = rel
 	r.store(rel, blobs)
 	return rel
 }

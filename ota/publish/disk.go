@@ -102,6 +102,14 @@ func (d *disk) place(f *os.File, name string) error {
 	return nil
 }
 
+// remove removes a file that nothing refers to.
+func (d *disk) remove(name string) error {
+	if err := d.around("no "+name, func() error { return durable.Remove(d.path(name)) }); err != nil {
+		return fmt.Errorf("cannot remove %s: %w", name, err)
+	}
+	return nil
+}
+
 // readFile reads a whole file of at most limit bytes.
 func (d *disk) readFile(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(d.path(name))

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,7 +16,8 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 )
 
-// Role is a role of The Update Framework. It is stored as its word.
+// Role is a role of The Update Framework: one of the four that every repository
+// has, or one that targets has delegated releases to. It is stored as its word.
 type Role string
 
 // The values of [Role].
@@ -26,7 +28,7 @@ const (
 	Timestamp Role = "timestamp" // signs that the repository is fresh
 )
 
-// Roles returns all roles.
+// Roles returns the roles that every repository has.
 func Roles() []Role { return []Role{Root, Targets, Snapshot, Timestamp} }
 
 // Keys sign for the roles. A verb needs those of the roles that it signs for,
@@ -34,14 +36,48 @@ func Roles() []Role { return []Role{Root, Targets, Snapshot, Timestamp} }
 // of 2048 bits and more can sign; where they are is up to the Signer.
 type Keys map[Role][]crypto.Signer
 
-// signer makes a crypto.Signer one of sigstore's, which go-tuf signs with.
-type signer struct{ key crypto.Signer }
+// KeyID returns the name of a key in the metadata: the digest of its public
+// half. It is the same for a key file, a hardware module and a public key alone.
+func KeyID(public crypto.PublicKey) (string, error) {
+	_, id, err := tufKey(public)
+	return id, err
+}
 
-func (s signer) PublicKey(...signature.PublicKeyOption) (crypto.PublicKey, error) {
+// tufKey returns a public key as the metadata holds it.
+func tufKey(key crypto.PublicKey) (*metadata.Key, string, error) {
+	switch public := key.(type) {
+	case ed25519.PublicKey:
+	case *ecdsa.PublicKey:
+		if public.Curve.Params().BitSize != 256 {
+			return nil, "", fmt.Errorf("an ECDSA key of %d bits cannot sign; P-256 can", public.Curve.Params().BitSize)
+		}
+	case *rsa.PublicKey:
+		if public.N.BitLen() < 2048 {
+			return nil, "", fmt.Errorf("an RSA key of %d bits cannot sign; 2048 bits and more can", public.N.BitLen())
+		}
+	default:
+		return nil, "", fmt.Errorf("a key of type %T cannot sign", public)
+	}
+	k, err := metadata.KeyFromPublicKey(key)
+	if err != nil {
+		return nil, "", err
+	}
+	id, err := k.ID()
+	return k, id, err
+}
+
+// signer makes a crypto.Signer one of sigstore's, which go-tuf signs with.
+type signer struct {
+	key crypto.Signer
+	err error // of key, which go-tuf does not hand on
+}
+
+func (s *signer) PublicKey(...signature.PublicKeyOption) (crypto.PublicKey, error) {
 	return s.key.Public(), nil
 }
 
-func (s signer) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byte, error) {
+func (s *signer) SignMessage(message io.Reader, _ ...signature.SignOption) (sig []byte, err error) {
+	defer func() { s.err = err }()
 	data, err := io.ReadAll(message)
 	if err != nil {
 		return nil, err
@@ -57,64 +93,111 @@ func (s signer) SignMessage(message io.Reader, _ ...signature.SignOption) ([]byt
 	}
 }
 
-// tufKey returns the public half of key as the metadata holds it.
-func tufKey(key crypto.Signer) (*metadata.Key, string, error) {
-	switch public := key.Public().(type) {
-	case ed25519.PublicKey:
-	case *ecdsa.PublicKey:
-		if public.Curve.Params().BitSize != 256 {
-			return nil, "", fmt.Errorf("an ECDSA key of %d bits cannot sign; P-256 can", public.Curve.Params().BitSize)
-		}
-	case *rsa.PublicKey:
-		if public.N.BitLen() < 2048 {
-			return nil, "", fmt.Errorf("an RSA key of %d bits cannot sign; 2048 bits and more can", public.N.BitLen())
-		}
-	default:
-		return nil, "", fmt.Errorf("a key of type %T cannot sign", public)
-	}
-	k, err := metadata.KeyFromPublicKey(key.Public())
-	if err != nil {
-		return nil, "", err
-	}
-	id, err := k.ID()
-	return k, id, err
+// quorum says whose signatures a metadata file needs, by the word of the file
+// that stands above it.
+type quorum struct {
+	by        string // "root 3"
+	keys      map[string]*metadata.Key
+	ids       []string
+	threshold int
 }
 
-// signers returns the keys that root names for role.
-func signers(role Role, root *metadata.RootType, keys Keys) ([]crypto.Signer, error) {
-	wanted, ok := root.Roles[string(role)]
-	if !ok {
-		return nil, fmt.Errorf("cannot sign %s: the root does not know the role", role)
+func rootQuorum(root *rootMeta, role Role) quorum {
+	q := quorum{by: fmt.Sprintf("root %d", root.Signed.Version), keys: root.Signed.Keys}
+	if r := root.Signed.Roles[string(role)]; r != nil {
+		q.ids, q.threshold = r.KeyIDs, r.Threshold
 	}
-	var list []crypto.Signer
-	done := map[string]bool{}
-	for _, key := range keys[role] {
-		_, id, err := tufKey(key)
+	return q
+}
+
+func delegateQuorum(targets *targetsMeta, role Role) quorum {
+	q := quorum{by: fmt.Sprintf("targets %d", targets.Signed.Version)}
+	if d := targets.Signed.Delegations; d != nil {
+		for _, r := range d.Roles {
+			if r.Name == string(role) {
+				q.keys, q.ids, q.threshold = d.Keys, r.KeyIDs, r.Threshold
+			}
+		}
+	}
+	return q
+}
+
+func (q quorum) same(other quorum) bool {
+	return q.threshold == other.threshold && slices.Equal(slices.Sorted(slices.Values(q.ids)), slices.Sorted(slices.Values(other.ids)))
+}
+
+// verify checks that as many of the keys ids signed meta as threshold says.
+func (q quorum) verify(meta any, ids []string, threshold int) error {
+	root := metadata.Root()
+	root.Signed.Keys = q.keys
+	root.Signed.Roles["it"] = &metadata.Role{KeyIDs: ids, Threshold: threshold}
+	return guarded(func() error { return root.VerifyDelegate("it", meta) })
+}
+
+// met reports whether the signatures of meta are enough.
+func (q quorum) met(meta any) bool { return q.verify(meta, q.ids, q.threshold) == nil }
+
+// signed returns the ids of those keys that signed meta.
+func (q quorum) signed(meta any) (ids []string) {
+	for _, id := range q.ids {
+		if q.verify(meta, []string{id}, 1) == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// can reports whether keys are enough to sign.
+func (q quorum) can(keys []crypto.Signer) bool {
+	found := map[string]bool{}
+	for _, key := range keys {
+		if _, id, err := tufKey(key.Public()); err == nil && slices.Contains(q.ids, id) {
+			found[id] = true
+		}
+	}
+	return len(found) >= max(1, q.threshold)
+}
+
+// signFor adds the signatures that keys can give and that count for one of
+// the quorums. Those that are there and count stay.
+func signFor[T metadata.Roles](meta *metadata.Metadata[T], keys []crypto.Signer, quorums []quorum) error {
+	for _, key := range keys {
+		_, id, err := tufKey(key.Public())
 		if err != nil {
-			return nil, fmt.Errorf("cannot sign %s: %w", role, err)
+			return err
 		}
-		if !done[id] && slices.Contains(wanted.KeyIDs, id) {
-			done[id] = true
-			list = append(list, key)
+		if !slices.ContainsFunc(quorums, func(q quorum) bool { return slices.Contains(q.ids, id) && q.verify(meta, []string{id}, 1) != nil }) {
+			continue
 		}
-	}
-	if len(list) < max(1, wanted.Threshold) {
-		return nil, fmt.Errorf("cannot sign %s: %w: %d of the repository's keys for it are there, %d have to sign", role, ErrKeys, len(list), wanted.Threshold)
-	}
-	return list, nil
-}
-
-// sign signs meta anew with the keys that root names for role.
-func sign[T metadata.Roles](meta *metadata.Metadata[T], role Role, root *metadata.RootType, keys Keys) error {
-	list, err := signers(role, root, keys)
-	if err != nil {
-		return err
-	}
-	meta.Signatures = []metadata.Signature{}
-	for _, key := range list {
-		if _, err := meta.Sign(signer{key}); err != nil {
-			return fmt.Errorf("cannot sign %s: %w", role, err)
+		meta.Signatures = slices.DeleteFunc(meta.Signatures, func(s metadata.Signature) bool { return s.KeyID == id })
+		s := &signer{key: key}
+		if _, err := meta.Sign(s); err != nil {
+			return fmt.Errorf("key %.12s: %w", id, errors.Join(err, s.err))
 		}
 	}
 	return nil
+}
+
+// lacking returns an error that names the first of the quorums that meta does
+// not meet.
+func lacking(role Role, meta any, quorums []quorum) error {
+	for _, q := range quorums {
+		if q.met(meta) {
+			continue
+		}
+		return fmt.Errorf("cannot sign %s: %w: %d of the repository's keys for it are there, %d have to sign (by %s)",
+			role, ErrKeys, len(q.signed(meta)), q.threshold, q.by)
+	}
+	return nil
+}
+
+// guarded calls f, and makes an error of a panic: go-tuf follows pointers that
+// odd metadata leaves nil.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the metadata cannot be read: %v", p)
+		}
+	}()
+	return f()
 }

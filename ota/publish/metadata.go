@@ -23,28 +23,39 @@ const (
 // ErrNoRepository is returned for a folder that holds no repository.
 var ErrNoRepository = errors.New("no repository")
 
-// trusted is the metadata of a repository, verified from a root.
-type trusted = trustedmetadata.TrustedMetadata
+type (
+	rootMeta    = metadata.Metadata[metadata.RootType]
+	targetsMeta = metadata.Metadata[metadata.TargetsType]
+)
 
-func rootName(version int64) string     { return fmt.Sprintf("metadata/%d.root.json", version) }
-func targetsName(version int64) string  { return fmt.Sprintf("metadata/%d.targets.json", version) }
-func snapshotName(version int64) string { return fmt.Sprintf("metadata/%d.snapshot.json", version) }
+// trusted is the metadata of a repository, verified from a root.
+type trusted struct {
+	*trustedmetadata.TrustedMetadata
+	roots [][]byte        // the files, from the root that was trusted first
+	chain []*rootMeta     // what is in them
+	files map[Role][]byte // of targets and of the roles that it delegates to
+}
 
 const timestampName = "metadata/timestamp.json"
 
+// roleName returns the name of the file of a role but timestamp.
+func roleName(role Role, version int64) string {
+	return fmt.Sprintf("metadata/%d.%s.json", version, role)
+}
+
 // load reads and verifies the metadata as a client does that trusts root, or
-// the repository's first root where that is nil. Nothing may have expired at
-// the time at; the zero time lets everything pass.
+// the repository's first root where that is nil, delegated roles included.
+// Nothing may have expired at the time at; the zero time lets everything pass.
 func (d *disk) load(root []byte, at time.Time) (*trusted, error) {
 	if root == nil {
 		var err error
-		if root, err = d.readFile(rootName(1), maxMetadata); err != nil {
+		if root, err = d.readFile(roleName(Root, 1), maxMetadata); err != nil {
 			return nil, fmt.Errorf("%w in %s: %w", ErrNoRepository, d.dir, err)
 		}
 	}
-	t, err := trustedmetadata.New(root)
+	t, err := trustRoot(root)
 	if err != nil {
-		return nil, fmt.Errorf("cannot trust the root: %w", err)
+		return nil, err
 	}
 	t.RefTime = at
 	if err := d.loadRoots(t); err != nil {
@@ -54,35 +65,58 @@ func (d *disk) load(root []byte, at time.Time) (*trusted, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w in %s: %w", ErrNoRepository, d.dir, err)
 	}
-	if _, err = t.UpdateTimestamp(data); err != nil {
+	if err = guarded(func() error { _, err := t.UpdateTimestamp(data); return err }); err != nil {
 		return nil, fmt.Errorf("cannot trust %s: %w", timestampName, err)
 	}
-	name := snapshotName(t.Timestamp.Signed.Meta["snapshot.json"].Version)
+	name := roleName(Snapshot, versionOf(t.Timestamp.Signed.Meta, Snapshot))
 	if data, err = d.readFile(name, maxMetadata); err == nil {
-		_, err = t.UpdateSnapshot(data, false)
+		err = guarded(func() error { _, err := t.UpdateSnapshot(data, false); return err })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot trust %s: %w", name, err)
 	}
-	name = targetsName(t.Snapshot.Signed.Meta["targets.json"].Version)
-	if data, err = d.readFile(name, maxMetadata); err == nil {
-		_, err = t.UpdateTargets(data)
+	if err := d.loadTargets(t, Targets, Root); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot trust %s: %w", name, err)
+	for _, role := range delegations(t) {
+		if err := d.loadTargets(t, Role(role.Name), Targets); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
 
+func trustRoot(data []byte) (*trusted, error) {
+	t := &trusted{files: map[Role][]byte{}}
+	err := guarded(func() (err error) {
+		t.TrustedMetadata, err = trustedmetadata.New(data)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot trust the root: %w", err)
+	}
+	t.roots, t.chain = [][]byte{data}, []*rootMeta{t.Root}
+	return t, nil
+}
+
+// follow takes the next root.
+func (t *trusted) follow(data []byte) error {
+	err := guarded(func() error { _, err := t.UpdateRoot(data); return err })
+	if err == nil {
+		t.roots, t.chain = append(t.roots, data), append(t.chain, t.Root)
+	}
+	return err
+}
+
 func (d *disk) loadRoots(t *trusted) error {
 	for range maxRoots {
-		name := rootName(t.Root.Signed.Version + 1)
+		name := roleName(Root, t.Root.Signed.Version+1)
 		data, err := d.readFile(name, maxMetadata)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err == nil {
-			_, err = t.UpdateRoot(data)
+			err = t.follow(data)
 		}
 		if err != nil {
 			return fmt.Errorf("cannot trust %s: %w", name, err)
@@ -91,8 +125,61 @@ func (d *disk) loadRoots(t *trusted) error {
 	return fmt.Errorf("more than %d roots", maxRoots)
 }
 
-func targetsOf(t *trusted) *metadata.Metadata[metadata.TargetsType] {
-	return t.Targets[metadata.TARGETS]
+// loadTargets reads targets, or a role that it delegates to.
+func (d *disk) loadTargets(t *trusted, role, by Role) error {
+	name := roleName(role, versionOf(t.Snapshot.Signed.Meta, role))
+	data, err := d.readFile(name, maxMetadata)
+	if err == nil {
+		err = guarded(func() error { _, err := t.UpdateDelegatedTargets(data, string(role), string(by)); return err })
+	}
+	if err != nil {
+		return fmt.Errorf("cannot trust %s: %w", name, err)
+	}
+	t.files[role] = data
+	return nil
+}
+
+// versionOf returns the version of a role's file that the file above it names;
+// 0 for none.
+func versionOf(meta map[string]*metadata.MetaFiles, role Role) int64 {
+	if f := meta[string(role)+".json"]; f != nil {
+		return f.Version
+	}
+	return 0
+}
+
+func targetsOf(t *trusted) *targetsMeta { return t.Targets[metadata.TARGETS] }
+
+// delegations returns the roles that targets delegates to.
+func delegations(t *trusted) []metadata.DelegatedRole {
+	if d := targetsOf(t).Signed.Delegations; d != nil {
+		return d.Roles
+	}
+	return nil
+}
+
+// ours is what this package notes in the signed part of targets and of roles
+// that it delegates to.
+type ours struct {
+	Product string `json:"product,omitempty"` // in targets only
+	// Last holds the highest seq of a variant, where the release itself is
+	// listed no more: a seq is never given twice.
+	Last map[string]uint64 `json:"last,omitempty"`
+}
+
+func oursOf(meta *targetsMeta) (o ours) {
+	data, err := json.Marshal(meta.Signed.UnrecognizedFields["pawl"])
+	if err != nil || json.Unmarshal(data, &o) != nil {
+		return ours{}
+	}
+	return o
+}
+
+func (o ours) set(meta *targetsMeta) {
+	if meta.Signed.UnrecognizedFields == nil {
+		meta.Signed.UnrecognizedFields = map[string]any{}
+	}
+	meta.Signed.UnrecognizedFields["pawl"] = o
 }
 
 // target is what the custom field of a target says.
@@ -166,58 +253,12 @@ type sealed struct {
 	data []byte
 }
 
-// seal signs meta and returns its file, and what a role above says about it.
-func seal[T metadata.Roles](meta *metadata.Metadata[T], role Role, name string, version int64, t *trusted, keys Keys) (sealed, *metadata.MetaFiles, error) {
-	if err := sign(meta, role, &t.Root.Signed, keys); err != nil {
-		return sealed{}, nil, err
-	}
+// seal returns the file of meta, and what the file above says about it.
+func seal[T metadata.Roles](meta *metadata.Metadata[T], name string, version int64) (sealed, *metadata.MetaFiles, error) {
 	data, err := meta.ToBytes(false)
 	if err != nil {
 		return sealed{}, nil, err
 	}
 	d := release.Sum(data)
 	return sealed{name, data}, &metadata.MetaFiles{Version: version, Length: int64(len(data)), Hashes: metadata.Hashes{"sha256": d[:]}}, nil
-}
-
-// resign signs the roles from the given one on upwards to the timestamp, and
-// writes them, the timestamp last. Nothing is written when a key is missing.
-func (r *Repository) resign(t *trusted, lowest Role, now time.Time) error {
-	var files []sealed
-	lifetime := r.opts.Lifetimes
-	if lowest == Targets {
-		m := targetsOf(t)
-		m.Signed.Version++
-		m.Signed.Expires = now.Add(lifetime.Targets)
-		file, meta, err := seal(m, Targets, targetsName(m.Signed.Version), m.Signed.Version, t, r.opts.Keys)
-		if err != nil {
-			return err
-		}
-		t.Snapshot.Signed.Meta["targets.json"] = meta
-		files = append(files, file)
-	}
-	if lowest == Targets || lowest == Snapshot {
-		m := t.Snapshot
-		m.Signed.Version++
-		m.Signed.Expires = now.Add(lifetime.Snapshot)
-		file, meta, err := seal(m, Snapshot, snapshotName(m.Signed.Version), m.Signed.Version, t, r.opts.Keys)
-		if err != nil {
-			return err
-		}
-		t.Timestamp.Signed.Meta["snapshot.json"] = meta
-		files = append(files, file)
-	}
-	m := t.Timestamp
-	m.Signed.Version++
-	m.Signed.Expires = now.Add(lifetime.Timestamp)
-	m.Signed.UnrecognizedFields = map[string]any{"issued": now.Format(time.RFC3339)}
-	file, _, err := seal(m, Timestamp, timestampName, m.Signed.Version, t, r.opts.Keys)
-	if err != nil {
-		return err
-	}
-	for _, f := range append(files, file) {
-		if err := r.disk.writeFile(f.name, f.data); err != nil {
-			return err
-		}
-	}
-	return nil
 }

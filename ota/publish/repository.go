@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
 
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -23,6 +24,9 @@ type Options struct {
 	Lifetimes Lifetimes
 	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
+	// Wait has a change that lacks signatures wait for them, for [Repository.Sign],
+	// instead of failing with [ErrKeys]. It returns [ErrWaiting] then.
+	Wait bool
 	// Progress is told how far a verb got; it has to return soon.
 	Progress func(Progress)
 
@@ -33,7 +37,7 @@ type Options struct {
 // refuses to look for updates when it is older; it keeps running all the same.
 type Lifetimes struct {
 	Root      time.Duration // 0 means 5 years
-	Targets   time.Duration // 0 means 1 year
+	Targets   time.Duration // 0 means 1 year; of delegated roles too
 	Snapshot  time.Duration // 0 means 1 year
 	Timestamp time.Duration // 0 means 90 days: how often Refresh has to run
 }
@@ -115,27 +119,54 @@ func (r *Repository) Create(ctx context.Context, product string, threshold int) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	now := r.now()
-	root, err := r.newRoot(now, threshold)
-	if err != nil {
-		return fmt.Errorf("cannot make repository: %w", err)
-	}
-	t := &trusted{Root: root, Snapshot: metadata.Snapshot(now), Timestamp: metadata.Timestamp(now),
-		Targets: map[string]*metadata.Metadata[metadata.TargetsType]{metadata.TARGETS: metadata.Targets(now)}}
-	targets := targetsOf(t)
-	targets.Signed.UnrecognizedFields = map[string]any{"pawl": map[string]any{"product": product}}
-	t.Snapshot.Signed.Version, t.Timestamp.Signed.Version, targets.Signed.Version = 0, 0, 0
-	file, _, err := seal(root, Root, rootName(1), 1, t, r.opts.Keys)
-	if err != nil {
-		return fmt.Errorf("cannot make repository: %w", err)
-	}
-	if err := r.disk.writeFile(file.name, file.data); err != nil {
-		return fmt.Errorf("cannot make repository: %w", err)
-	}
-	if err := r.resign(t, Targets, now); err != nil {
+	if err := r.create(product, threshold, r.now()); err != nil {
 		return fmt.Errorf("cannot make repository: %w", err)
 	}
 	return nil
+}
+
+func (r *Repository) create(product string, threshold int, now time.Time) error {
+	root, err := r.newRoot(now, threshold)
+	if err != nil {
+		return err
+	}
+	e := &edit{drafts: []*draft{{role: Root, root: root}}}
+	t := &trusted{chain: []*rootMeta{root}, files: map[Role][]byte{}, TrustedMetadata: &trustedmetadata.TrustedMetadata{
+		Root: root, Snapshot: metadata.Snapshot(now), Timestamp: metadata.Timestamp(now), Targets: map[string]*targetsMeta{}}}
+	t.Snapshot.Signed.Version, t.Timestamp.Signed.Version = 0, 0
+	t.Snapshot.Signed.Meta = map[string]*metadata.MetaFiles{}
+	ours{Product: product}.set(e.bump(t, Targets, r.expires(now, Targets)))
+	first := e.drafts[0]
+	first.needs = []quorum{rootQuorum(root, Root)}
+	if err := first.sign(r.opts.Keys); err != nil {
+		return err
+	}
+	if err := lacking(Root, root, first.needs); err != nil {
+		return err
+	}
+	files, err := r.prepare(t, e, now)
+	if err != nil {
+		return err
+	}
+	file, _, err := seal(root, roleName(Root, 1), 1)
+	if err != nil {
+		return err
+	}
+	return r.write(append([]sealed{file}, files...))
+}
+
+// expires returns when what is signed now for a role expires.
+func (r *Repository) expires(now time.Time, role Role) time.Time {
+	l := r.opts.Lifetimes
+	switch role {
+	case Root:
+		return now.Add(l.Root)
+	case Snapshot:
+		return now.Add(l.Snapshot)
+	case Timestamp:
+		return now.Add(l.Timestamp)
+	}
+	return now.Add(l.Targets)
 }
 
 func (r *Repository) newRoot(now time.Time, threshold int) (*metadata.Metadata[metadata.RootType], error) {
@@ -147,7 +178,7 @@ func (r *Repository) newRoot(now time.Time, threshold int) (*metadata.Metadata[m
 		}
 		root.Signed.Roles[string(role)].Threshold = need
 		for _, key := range r.opts.Keys[role] {
-			k, _, err := tufKey(key)
+			k, _, err := tufKey(key.Public())
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", role, err)
 			}
@@ -162,56 +193,5 @@ func (r *Repository) newRoot(now time.Time, threshold int) (*metadata.Metadata[m
 	return root, nil
 }
 
-// product returns what the repository was made for.
-func productOf(t *trusted) string {
-	ours, _ := targetsOf(t).Signed.UnrecognizedFields["pawl"].(map[string]any)
-	product, _ := ours["product"].(string)
-	return product
-}
-
-// Refreshed is what Refresh did.
-type Refreshed struct {
-	Signed  []Role             // the roles that were signed anew
-	Expires map[Role]time.Time // when each role expires now
-}
-
-// Refresh signs the timestamp anew, and with it the snapshot and the targets
-// where they would expire before it, so that devices go on trusting the
-// repository. A root that expires is not renewed.
-func (r *Repository) Refresh(ctx context.Context) (Refreshed, error) {
-	unlock, err := r.disk.lock()
-	if err != nil {
-		return Refreshed{}, fmt.Errorf("cannot refresh repository: %w", err)
-	}
-	defer unlock()
-	t, err := r.disk.load(nil, time.Time{})
-	if err != nil {
-		return Refreshed{}, fmt.Errorf("cannot refresh repository: %w", err)
-	}
-	if err := ctx.Err(); err != nil {
-		return Refreshed{}, err
-	}
-	now := r.now()
-	until := now.Add(r.opts.Lifetimes.Timestamp)
-	done, lowest := []Role{Timestamp}, Timestamp
-	if t.Snapshot.Signed.Expires.Before(until) {
-		done, lowest = []Role{Snapshot, Timestamp}, Snapshot
-	}
-	if targetsOf(t).Signed.Expires.Before(until) {
-		done, lowest = []Role{Targets, Snapshot, Timestamp}, Targets
-	}
-	r.opts.Progress(Progress{Step: "sign"})
-	if err := r.resign(t, lowest, now); err != nil {
-		return Refreshed{}, fmt.Errorf("cannot refresh repository: %w", err)
-	}
-	return Refreshed{Signed: done, Expires: expiries(t)}, nil
-}
-
-func expiries(t *trusted) map[Role]time.Time {
-	return map[Role]time.Time{
-		Root:      t.Root.Signed.Expires,
-		Targets:   targetsOf(t).Signed.Expires,
-		Snapshot:  t.Snapshot.Signed.Expires,
-		Timestamp: t.Timestamp.Signed.Expires,
-	}
-}
+// productOf returns what the repository was made for.
+func productOf(t *trusted) string { return oursOf(targetsOf(t)).Product }
