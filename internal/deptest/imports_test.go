@@ -63,8 +63,9 @@ var only = []struct {
 	{goTUF, []string{"ota/tuf", "ota/publish", "internal/e2e/testdata/baseline"}, "one package a side knows go-tuf"},
 	{docker, []string{"container"}, "one package knows the Docker client"},
 	{"github.com/google/renameio/v2", []string{"ota/durable"}, "durable steps stand in one place"},
-	// ota/tuf reads the numbers of answers, and opens no connection.
-	{"net/http", []string{"ota/fetch", "ota/tuf", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
+	// ota/tuf reads the numbers of answers, and opens no connection; ota/otatest
+	// is a hostile server.
+	{"net/http", []string{"ota/fetch", "ota/tuf", "ota/otatest", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
 	{"github.com/stretchr/testify/...", nil, "testify is for tests"},
 	{"log", []string{"examples/minimal"}, "a library returns errors and leaves logging to its embedder"},
 }
