@@ -133,7 +133,8 @@ func TestScriptsDeterministic(t *testing.T) {
 
 func TestScriptRefused(t *testing.T) {
 	f := newFixture(t)
-	dir := tree{"empty": "", "text": "echo\n", "folder/": "", "Capitals": tellText}.write(t)
+	dir := tree{"empty": "", "text": "echo\n", "folder/": "", "Capitals": tellText,
+		"long line": "#!/bin/" + strings.Repeat("s", maxInterpreter) + "\n"}.write(t)
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
 	require.NoError(t, os.Symlink("missing", filepath.Join(dir, "dangling")))
 	long, err := os.Create(filepath.Join(dir, "long"))
@@ -154,6 +155,7 @@ func TestScriptRefused(t *testing.T) {
 		"pipe":             {func(s *Script) { s.Run = filepath.Join(dir, "pipe") }, "special file"},
 		"empty":            {func(s *Script) { s.Undo = filepath.Join(dir, "empty") }, "it is empty"},
 		"text":             {func(s *Script) { s.Run = filepath.Join(dir, "text") }, "neither with an interpreter line"},
+		"long line":        {func(s *Script) { s.Run = filepath.Join(dir, "long line") }, "longer than 127 bytes"},
 		"too long":         {func(s *Script) { s.Run = filepath.Join(dir, "long") }, "16777217 bytes are more than 16777216"},
 		"name of the file": {func(s *Script) { s.Name, s.Run = "", filepath.Join(dir, "Capitals") }, "not a name"},
 		"unknown point":    {func(s *Script) { s.At = "before-boot" }, "no point"},
@@ -231,6 +233,36 @@ func TestListScripts(t *testing.T) {
 	}
 	require.Equal(t, []string{"/migrate after-activate 600", "/tell after-revert 0", "app/stop.sh before-activate 5"}, names)
 	require.Equal(t, []ListedService{{"app", "camera.service", "restart"}, {"app", "web", ""}}, list[0].Services)
+	l := Listed{}
+	l.addServices(release.Component{Kind: "compose", Options: s.Components[0].Options})
+	require.Empty(t, l.Services, "what another kind has there is its own")
+}
+
+// TestScriptProgress: what was packed rises to all that there is to pack, of
+// which programs are a part, and content that is there already is none.
+func TestScriptProgress(t *testing.T) {
+	f := newFixture(t)
+	_, err := f.Release(t.Context(), spec("0", tree{"old": tellText}.write(t)))
+	require.NoError(t, err)
+	var steps []Progress
+	r, err := Open(Options{Dir: f.dir, Keys: f.keys, Now: func() time.Time { return f.now }, Progress: func(p Progress) {
+		if p.Step == "pack" {
+			steps = append(steps, p)
+		}
+	}})
+	require.NoError(t, err)
+	a, err := r.Release(t.Context(), scripted(t))
+	require.NoError(t, err)
+	require.Equal(t, 4, a.NewBlobs)
+	done := int64(0)
+	for _, p := range steps {
+		require.GreaterOrEqual(t, p.Done, done)
+		require.Equal(t, a.NewSize, p.Total)
+		done = p.Done
+	}
+	require.Equal(t, a.NewSize, done)
+	require.Equal(t, "scripts", steps[0].Name)
+	require.Equal(t, "app", steps[len(steps)-1].Name)
 }
 
 func TestCheckHead(t *testing.T) {

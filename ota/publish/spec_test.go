@@ -35,6 +35,7 @@ version: 1.0.0
 scripts:
   - {name: migrate, at: after-activate, run: scripts/elf, undo: ./scripts/../scripts/start.sh, limit: 10m}
   - {at: after-revert, run: `+dir+`/scripts/stop.sh}
+  - {at: after-commit, run: scripts/stop.sh}
 components:
   - name: app
     kind: files
@@ -57,6 +58,7 @@ components:
 	require.Equal(t, []Script{
 		{Name: "migrate", At: release.AfterActivate, Run: in("elf"), Undo: in("start.sh"), Limit: 10 * time.Minute},
 		{Name: "stop.sh", At: release.AfterRevert, Run: in("stop.sh")},
+		{Name: "stop.sh", At: release.AfterCommit, Run: in("stop.sh")},
 	}, s.Scripts)
 	require.Equal(t, []Script{{Name: "merge", At: release.OnMerge, Run: in("Tell"), Limit: time.Hour}}, s.Components[0].Scripts)
 	require.Equal(t, `{"empty":{},"localChanges":"keep","paths":[{"localChanges":"merge","path":"etc/*"}],`+
@@ -67,7 +69,7 @@ components:
 	f := newFixture(t)
 	a, err := f.Release(t.Context(), s)
 	require.NoError(t, err)
-	require.Equal(t, 3, a.Scripts)
+	require.Equal(t, 4, a.Scripts)
 	require.Equal(t, s.Components[0].Options, f.documents(t).release.Components[0].Options)
 }
 
@@ -138,6 +140,7 @@ func TestSpecScriptErrors(t *testing.T) {
 		"service without name": {ofApp("    services:\n      - do: start\n"), 7, `"" is not the name of a service`},
 		"nothing of a service": {ofApp("    services: [{}]\n"), 3, `"" is not the name of a service`},
 		"service in a folder":  {ofApp("    services:\n      - name: ../camera\n"), 7, `"../camera" is not the name`},
+		"service with a dot":   {ofApp("    services:\n      - name: .hidden\n"), 7, `".hidden" is not the name`},
 		"service as a flag":    {ofApp("    services:\n      - name: --all\n"), 7, `"--all" is not the name`},
 		"service with a space": {ofApp("    services:\n      - name: a b\n"), 7, `"a b" is not the name`},
 		"service name, length": {ofApp("    services:\n      - name: " + strings.Repeat("n", 256) + "\n"), 7, "is not the name"},

@@ -109,11 +109,8 @@ func (a *adding) fillPart(p *part) error {
 	return nil
 }
 
-// putFile stores b, once. name is for the progress.
+// putFile stores the content of a file. name is for the progress.
 func (a *adding) putFile(name string, b release.Blob, open func() (*os.File, error)) error {
-	if a.want[b.Digest] {
-		return nil
-	}
 	_, old := a.known[b.Digest]
 	err := a.put(b, func() (io.ReadCloser, error) {
 		f, err := open()
@@ -191,41 +188,19 @@ func (a *adding) locate(doc *release.Release, fresh release.Pack) (*release.Loca
 
 // publish writes the documents and signs.
 func (a *adding) publish(doc *release.Release, loc *release.Locator, table []byte) error {
-	data, err := doc.Encode()
-	if err != nil {
-		return err
-	}
-	locData, err := loc.Encode()
-	if err != nil {
-		return err
-	}
 	if err := a.r.disk.writeFile(release.TableName(loc.Table.Digest), table); err != nil {
 		return err
 	}
 	a.added.Stored += int64(len(table))
-	t := target{Kind: kindRelease, Product: doc.Product, Variant: doc.Variant, Seq: doc.Seq,
-		Hardware: doc.Hardware, Version: doc.Version, Attempt: doc.Attempt}
-	for _, doc := range []struct {
-		kind string
-		data []byte
-	}{{kindRelease, data}, {kindLocator, locData}} {
-		t.Kind = doc.kind
-		if err := t.addTo(&targetsOf(a.t).Signed, doc.data); err != nil {
-			return err
-		}
-		if err := a.r.disk.writeFile(t.file(release.Sum(doc.data)), doc.data); err != nil {
-			return err
-		}
+	if err := a.r.addDocuments(a.meta, doc, loc); err != nil {
+		return err
 	}
 	if err := a.ctx.Err(); err != nil {
 		return err
 	}
 	a.r.opts.Progress(Progress{Step: "sign"})
-	if err := a.r.resign(a.t, Targets, a.now); err != nil {
-		return err
-	}
 	a.added.ID, a.added.Version, a.added.Release, a.added.Issued = doc.ID, doc.Version, doc.Digest(), doc.Issued
-	return nil
+	return a.r.finish(a.t, a.edit)
 }
 
 // readBlob reads a blob of the repository into memory.
