@@ -26,6 +26,9 @@
 // without a question, and comes back with a Revert. A folder that holds what no
 // release installed is never replaced or removed.
 //
+// Around the switch services are stopped and started, as the release says: see
+// [Service] and [Supervisor].
+//
 // In the Tree layout the root belongs to the release as a whole. Paths of the app are listed in
 // the release as carried ([release.Carry]): they are moved from folder to
 // folder, and back. Anything else that lies in the root is refused with
@@ -36,12 +39,14 @@
 package micro
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -111,6 +116,14 @@ type Options struct {
 	// refused: it is for a backend that arms the next boot and leaves this one
 	// as it is, and the exchange shows the new tree at once.
 	Effect ota.Effect
+	// Supervisor starts and stops the services that releases list. Without one
+	// such a release fails to stage with [ErrNoSupervisor].
+	Supervisor Supervisor
+	// ServiceLimit bounds each action of the Supervisor; 0 means 2 minutes.
+	ServiceLimit time.Duration
+	// Warn, if set, is told on the way back what was wrong with a service: it
+	// is no reason to leave the way.
+	Warn func(error)
 	// IgnoreOwner leaves everything to the user who runs this process. Without
 	// it a release that names another owner fails to stage for a user who may
 	// not give files away.
@@ -120,7 +133,10 @@ type Options struct {
 // Files is the backend of one component. It implements [ota.Backend] and all
 // of its optional interfaces. One goroutine uses it at a time, but Seed may be
 // called while Stage runs.
-type Files struct{ layout }
+type Files struct {
+	layout
+	svc *services
+}
 
 // layout is how a component lies on the device, as the engine uses it.
 type layout interface {
@@ -140,6 +156,8 @@ type base struct {
 	opts Options
 	// before, when a test set it, is called before each step that lasts.
 	before func(op, path string) error
+	// cannot, when a test set it, says that a call is not possible here.
+	cannot func(call string) error
 }
 
 // treeFiles is the layout Tree.
@@ -156,9 +174,11 @@ func New(o Options) (*Files, error) {
 		return nil, fmt.Errorf("micro: %w", err)
 	}
 	if o.Layout == InPlace {
-		return &Files{&inPlaceFiles{base: base{opts: o}}}, nil
+		f := &inPlaceFiles{base: base{opts: o}}
+		return &Files{f, &services{&f.base, f}}, nil
 	}
-	return &Files{&treeFiles{base: base{opts: o}}}, nil
+	f := &treeFiles{base: base{opts: o}}
+	return &Files{f, &services{&f.base, f}}, nil
 }
 
 func (o *Options) validate() error {
@@ -184,6 +204,10 @@ func (o *Options) validate() error {
 	if o.Effect != "" && o.Effect != ota.Live && o.Effect != ota.NeedsRestart {
 		return fmt.Errorf("option Effect: %.40q is neither %q nor %q", o.Effect, ota.Live, ota.NeedsRestart)
 	}
+	if o.ServiceLimit < 0 {
+		return fmt.Errorf("option ServiceLimit: %v is negative", o.ServiceLimit)
+	}
+	o.ServiceLimit = cmp.Or(o.ServiceLimit, serviceLimit)
 	return o.validateSpool()
 }
 
