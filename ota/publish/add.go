@@ -71,7 +71,8 @@ const (
 )
 
 // Release scans the trees of s and adds a release of them to the repository.
-// The release is there for clients when it returns nil, and not before.
+// The release is there for clients when it returns nil, and not before. Of a
+// variant that is delegated the keys of that role sign it, else those of targets.
 func (r *Repository) Release(ctx context.Context, s Spec) (Added, error) {
 	unlock, err := r.disk.lock()
 	if err != nil {
@@ -84,7 +85,10 @@ func (r *Repository) Release(ctx context.Context, s Spec) (Added, error) {
 	}
 	a := &adding{ctx: ctx, r: r, t: t, now: r.now(), known: map[release.Digest]spot{}, want: map[release.Digest]bool{},
 		programs: map[release.Digest]string{}}
-	if err := a.run(s); err != nil {
+	switch err := a.run(s); {
+	case errors.Is(err, ErrWaiting):
+		return a.added, fmt.Errorf("cannot publish release: %w", err)
+	case err != nil:
 		return Added{}, fmt.Errorf("cannot add release: %w", err)
 	}
 	return a.added, nil
@@ -97,6 +101,8 @@ type adding struct {
 	t     *trusted
 	now   time.Time
 	added Added
+	edit  *edit
+	meta  *targetsMeta // of the role that signs the release, as it will be
 
 	earlier []*listed               // releases of the same product and variant, newest first
 	packs   []release.Pack          // of the repository
@@ -120,11 +126,11 @@ type part struct {
 }
 
 func (a *adding) run(s Spec) error {
-	if err := a.tryKeys(); err != nil {
-		return err
-	}
 	s, err := a.complete(s)
 	if err != nil {
+		return err
+	}
+	if err := a.begin(s); err != nil {
 		return err
 	}
 	if err := a.readRepository(s); err != nil {
@@ -188,10 +194,7 @@ func (a *adding) readRepository(s Spec) error {
 
 // scan scans the components and makes the release document.
 func (a *adding) scan(s Spec) (*release.Release, error) {
-	last := uint64(0)
-	if len(a.earlier) > 0 {
-		last = a.earlier[0].Seq
-	}
+	last := lastSeq(a.t, s.Variant)
 	if s.Seq == 0 {
 		s.Seq = last + 1
 	}
@@ -249,11 +252,25 @@ func blobOf(data []byte) release.Blob {
 	return release.Blob{Digest: release.Sum(data), Size: int64(len(data))}
 }
 
-// tryKeys finds out before the work is done whether the keys are there.
-func (a *adding) tryKeys() error {
-	for _, role := range []Role{Targets, Snapshot, Timestamp} {
-		if _, err := signers(role, &a.t.Root.Signed, a.r.opts.Keys); err != nil {
-			return err
+// begin finds out before the work is done whether the keys are there.
+func (a *adding) begin(s Spec) (err error) {
+	role := signerOf(a.t, s.Variant)
+	what := fmt.Sprintf("release %s of %s", s.Version, s.Variant)
+	if a.edit, err = a.r.begin(a.t, what, role); err != nil {
+		return err
+	}
+	a.meta = a.edit.bump(a.t, role, a.r.expires(a.now, role))
+	if a.r.opts.Wait {
+		return nil
+	}
+	needs := map[Role]quorum{role: delegateQuorum(targetsOf(a.t), role),
+		Snapshot: rootQuorum(a.t.Root, Snapshot), Timestamp: rootQuorum(a.t.Root, Timestamp)}
+	if role == Targets {
+		needs[role] = rootQuorum(a.t.Root, Targets)
+	}
+	for role, q := range needs {
+		if n := q.here(a.r.opts.Keys[role]); n < q.threshold {
+			return tooFew(role, n, q)
 		}
 	}
 	return nil

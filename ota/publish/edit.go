@@ -94,11 +94,11 @@ func (e *edit) bump(t *trusted, role Role, expires time.Time) *targetsMeta {
 	if d := e.draft(role); d != nil {
 		return d.targets
 	}
-	next := metadata.Targets(expires)
-	if old := t.Targets[string(role)]; old != nil {
-		next = &targetsMeta{Signed: old.Signed}
-		next.Signed.Expires = expires
+	next := metadata.Targets()
+	if data := t.files[role]; data != nil {
+		next, _ = next.FromBytes(data) // it was read from the same bytes before
 	}
+	next.Signed.Expires = expires
 	next.Signed.Version = versionOf(t.Snapshot.Signed.Meta, role) + 1
 	next.Signatures = []metadata.Signature{}
 	e.drafts = append(e.drafts, &draft{role: role, targets: next})
@@ -131,20 +131,32 @@ func (e *edit) after(t *trusted) *rootMeta {
 	return t.Root
 }
 
-// settle finds out whose signatures each draft needs.
-func (e *edit) settle(t *trusted) {
-	last := t.Root
-	if t.Root.Signed.Version > 1 && len(t.chain) > 1 {
-		last = t.chain[len(t.chain)-2] // of a root that is there already
+// root returns the root of that version; nil if nobody has it.
+func (e *edit) root(t *trusted, version int64) *rootMeta {
+	for _, d := range e.drafts {
+		if d.root != nil && d.root.Signed.Version == version {
+			return d.root
+		}
 	}
+	for _, root := range t.chain {
+		if root.Signed.Version == version {
+			return root
+		}
+	}
+	return nil
+}
+
+// settle finds out whose signatures each draft needs. A draft that does not
+// follow what the repository has is an error.
+func (e *edit) settle(t *trusted) error {
 	for _, d := range e.drafts {
 		switch {
 		case d.root != nil:
-			if d.root.Signed.Version > t.Root.Signed.Version && last.Signed.Version < t.Root.Signed.Version {
-				last = t.Root
+			last := e.root(t, d.version()-1)
+			if last == nil || d.version() <= t.Root.Signed.Version && !d.same(&draft{role: Root, root: (&edit{}).root(t, d.version())}) {
+				return fmt.Errorf("root version %d does not follow version %d: the change has to be begun anew", d.version(), t.Root.Signed.Version)
 			}
 			d.needs = []quorum{rootQuorum(last, Root), rootQuorum(d.root, Root)}
-			last = d.root
 		case d.role == Targets:
 			d.needs = []quorum{rootQuorum(e.during(t), Targets), rootQuorum(e.after(t), Targets)}
 		default:
@@ -158,6 +170,7 @@ func (e *edit) settle(t *trusted) {
 			d.needs = d.needs[:1]
 		}
 	}
+	return nil
 }
 
 // begin starts a change, unless an earlier one that waits stands in its way.
@@ -168,7 +181,7 @@ func (r *Repository) begin(t *trusted, what string, roles ...Role) (*edit, error
 	}
 	if waits != nil {
 		for _, d := range waits.drafts {
-			if d.role == Root && slices.Contains(roles, Root) || slices.Contains(roles, d.role) {
+			if slices.Contains(roles, d.role) {
 				return nil, fmt.Errorf("%w: %s", ErrBlocked, waits.what)
 			}
 		}
@@ -178,7 +191,9 @@ func (r *Repository) begin(t *trusted, what string, roles ...Role) (*edit, error
 
 // finish signs e and publishes it, or has it wait.
 func (r *Repository) finish(t *trusted, e *edit) error {
-	e.settle(t)
+	if err := e.settle(t); err != nil {
+		return err
+	}
 	for _, d := range e.drafts {
 		if err := d.sign(r.opts.Keys); err != nil {
 			return err

@@ -147,15 +147,20 @@ func (q quorum) signed(meta any) (ids []string) {
 	return ids
 }
 
-// can reports whether keys are enough to sign.
-func (q quorum) can(keys []crypto.Signer) bool {
+// here returns how many of keys count.
+func (q quorum) here(keys []crypto.Signer) int {
 	found := map[string]bool{}
 	for _, key := range keys {
 		if _, id, err := tufKey(key.Public()); err == nil && slices.Contains(q.ids, id) {
 			found[id] = true
 		}
 	}
-	return len(found) >= max(1, q.threshold)
+	return len(found)
+}
+
+func tooFew(role Role, n int, q quorum) error {
+	return fmt.Errorf("cannot sign %s: %w: %d of the repository's keys for it are there, %d have to sign (by %s)",
+		role, ErrKeys, n, q.threshold, q.by)
 }
 
 // signFor adds the signatures that keys can give and that count for one of
@@ -185,8 +190,7 @@ func lacking(role Role, meta any, quorums []quorum) error {
 		if q.met(meta) {
 			continue
 		}
-		return fmt.Errorf("cannot sign %s: %w: %d of the repository's keys for it are there, %d have to sign (by %s)",
-			role, ErrKeys, len(q.signed(meta)), q.threshold, q.by)
+		return tooFew(role, len(q.signed(meta)), q)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type Listed struct {
 	Release    release.Digest `json:"release"`    // of the release document
 	Components []string       `json:"components"` // their names
 	Packs      int64          `json:"packs"`      // bytes of all packs that it needs something of
+	Role       Role           `json:"role"`       // that signed it
 	// Scripts and Services are those of the release, then those of each
 	// component.
 	Scripts  []ListedScript  `json:"scripts,omitempty"`
@@ -63,6 +64,7 @@ func (r *Repository) List(ctx context.Context) ([]Listed, error) {
 // listed is a release with its documents.
 type listed struct {
 	target
+	role    Role // that signs it
 	release *release.Release
 	locator *release.Locator
 	digest  release.Digest
@@ -70,7 +72,7 @@ type listed struct {
 
 func (l *listed) public() Listed {
 	out := Listed{ID: l.id(), Version: l.Version, Attempt: l.Attempt, Hardware: l.Hardware,
-		Issued: l.release.Issued, Release: l.digest}
+		Issued: l.release.Issued, Release: l.digest, Role: l.role}
 	out.addScripts("", l.release.Scripts)
 	for _, c := range l.release.Components {
 		out.Components = append(out.Components, c.Name)
@@ -108,18 +110,18 @@ func compareSeq(a, b uint64) int { return cmp.Compare(a, b) }
 // listed reads the documents of all releases and checks that they say what the
 // metadata says of them.
 func (d *disk) listed(t *trusted) ([]*listed, error) {
-	files := targetsOf(t).Signed.Targets
+	files := resolve(t)
 	var list []*listed
-	for name, file := range files {
-		tg, digest, err := parseTarget(name, file)
+	for name, at := range files {
+		tg, digest, err := parseTarget(name, at.file)
 		if err != nil {
 			return nil, err
 		}
 		if tg.Kind != kindRelease {
 			continue
 		}
-		l := &listed{target: tg, digest: digest}
-		if err := d.readDocuments(l, file, files); err != nil {
+		l := &listed{target: tg, digest: digest, role: at.role}
+		if err := d.readDocuments(l, at.file, files); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		list = append(list, l)
@@ -130,7 +132,7 @@ func (d *disk) listed(t *trusted) ([]*listed, error) {
 	return list, nil
 }
 
-func (d *disk) readDocuments(l *listed, file *metadata.TargetFiles, files map[string]*metadata.TargetFiles) error {
+func (d *disk) readDocuments(l *listed, file *metadata.TargetFiles, files map[string]resolved) error {
 	data, err := d.readTarget(l.target, l.digest, file.Length)
 	if err != nil {
 		return err
@@ -144,7 +146,8 @@ func (d *disk) readDocuments(l *listed, file *metadata.TargetFiles, files map[st
 	}
 	at := l.target
 	at.Kind = kindLocator
-	locFile, ok := files[at.name()]
+	where, ok := files[at.name()]
+	locFile := where.file
 	if !ok {
 		return fmt.Errorf("%s is missing", at.name())
 	}

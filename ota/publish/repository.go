@@ -130,16 +130,20 @@ func (r *Repository) create(product string, threshold int, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	e := &edit{drafts: []*draft{{role: Root, root: root}}}
+	e := &edit{}
 	t := &trusted{chain: []*rootMeta{root}, files: map[Role][]byte{}, TrustedMetadata: &trustedmetadata.TrustedMetadata{
 		Root: root, Snapshot: metadata.Snapshot(now), Timestamp: metadata.Timestamp(now), Targets: map[string]*targetsMeta{}}}
 	t.Snapshot.Signed.Version, t.Timestamp.Signed.Version = 0, 0
 	t.Snapshot.Signed.Meta = map[string]*metadata.MetaFiles{}
 	ours{Product: product}.set(e.bump(t, Targets, r.expires(now, Targets)))
-	first := e.drafts[0]
-	first.needs = []quorum{rootQuorum(root, Root)}
-	if err := first.sign(r.opts.Keys); err != nil {
+	first := &draft{role: Root, root: root, needs: []quorum{rootQuorum(root, Root)}}
+	if err := e.settle(t); err != nil {
 		return err
+	}
+	for _, d := range append(e.drafts, first) {
+		if err := d.sign(r.opts.Keys); err != nil {
+			return err
+		}
 	}
 	if err := lacking(Root, root, first.needs); err != nil {
 		return err

@@ -106,7 +106,7 @@ func TestOnePercent(t *testing.T) {
 		return info.Size()
 	}
 	parts := map[string]int64{
-		"metadata": size(timestampName) + size(snapshotName(3)) + size(targetsName(3)),
+		"metadata": size(timestampName) + size(roleName(Snapshot, 3)) + size(roleName(Targets, 3)),
 		"release":  size(l.file(l.digest)),
 		"table":    l.locator.Table.Size,
 		"patch":    patch.Length,

@@ -30,11 +30,14 @@ type Verified struct {
 	// Unused are files in content and targets that no release refers to, such
 	// as a publisher left that was killed. Removing them harms nothing.
 	Unused []string
+	// Ignored are targets that a delegated role lists and may not, as "ROLE:
+	// TARGET". Clients do not see them.
+	Ignored []string
 }
 
 // Verify reads the whole repository as a client does that trusts root, or its
-// first root where that is nil: the metadata, which may not have expired, every
-// document, every table, every patch and every blob of every pack. Its error
+// first root where that is nil: the metadata, which may not have expired, that of
+// delegated roles too, every document, every table, every patch and every blob of every pack. Its error
 // wraps [ErrDamaged] where content is not as it was signed.
 func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) {
 	t, err := r.disk.load(root, r.now())
@@ -53,8 +56,9 @@ func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) 
 			return Verified{}, fmt.Errorf("%w: release %s %d: %w", ErrDamaged, l.Variant, l.Seq, err)
 		}
 	}
-	for name, file := range targetsOf(t).Signed.Targets {
-		if tg, d, err := parseTarget(name, file); err == nil {
+	v.Ignored = ignored(t)
+	for name, at := range resolve(t) {
+		if tg, d, err := parseTarget(name, at.file); err == nil {
 			v.used[tg.file(d)] = true
 		}
 	}
