@@ -3,9 +3,7 @@ package tuf
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -75,7 +73,7 @@ func (v *view) latest(dev ota.Device) (*release.Release, error) {
 		return nil, err
 	}
 	locator, err := v.document(targetName(kindLocator, t.id))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !isNoTarget(err) {
 		return nil, err
 	}
 	v.s.last = located{t.id, locator, time.Now()}
@@ -94,7 +92,7 @@ func (v *view) newest(dev ota.Device) (document, error) {
 	}
 	for _, seq := range seqs[:min(len(seqs), maxCandidates)] {
 		t, err := v.document(folder + strconv.FormatUint(seq, 10) + ".json")
-		if !errors.Is(err, fs.ErrNotExist) {
+		if !isNoTarget(err) {
 			return t, err
 		}
 	}
@@ -108,7 +106,7 @@ func (v *view) list(folder string) ([]uint64, error) {
 	set := v.set
 	if v.delegates() {
 		_, walked, err := v.walk(folder + "0.json") // no release has seq 0: this visits all roles
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !isNoTarget(err) {
 			return nil, err
 		}
 		set = walked

@@ -64,7 +64,7 @@ func (f *roleFetcher) read(name string, signed int64) ([]byte, error) {
 	}
 	data, err := f.s.readAll(f.ctx, part{name: name, length: -1, max: limit, cause: fetch.Metadata})
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, ".root.json"):
+	case errors.Is(err, fs.ErrNotExist) && roleOf(name) == metadata.ROOT:
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: statusNotFound, URL: name}
 	case errors.Is(err, fetch.ErrTooLong):
 		return nil, &transportError{fmt.Errorf("%w: %w", longer, err)}
@@ -92,11 +92,7 @@ func (s *Source) readAll(ctx context.Context, p part) ([]byte, error) {
 
 // of returns the limit for a metadata file, by its name.
 func (l Limits) of(name string) int64 {
-	role := strings.TrimSuffix(strings.TrimPrefix(name, rolesURL), ".json")
-	if version, rest, ok := strings.Cut(role, "."); ok && strings.Trim(version, "0123456789") == "" {
-		role = rest
-	}
-	switch role {
+	switch roleOf(name) {
 	case metadata.ROOT:
 		return l.Root
 	case metadata.TIMESTAMP:
@@ -105,4 +101,13 @@ func (l Limits) of(name string) int64 {
 		return l.Snapshot
 	}
 	return l.Targets
+}
+
+// roleOf returns the role of a metadata file, by its name.
+func roleOf(name string) string {
+	role := strings.TrimSuffix(strings.TrimPrefix(name, rolesURL), ".json")
+	if version, rest, ok := strings.Cut(role, "."); ok && strings.Trim(version, "0123456789") == "" {
+		return rest
+	}
+	return role
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -63,8 +62,8 @@ func (s *Source) Refresh(ctx context.Context) error {
 }
 
 // Find refreshes, and looks a target up by its name. It returns an error that
-// is [fs.ErrNotExist] where no role that may has it; else it fails as
-// [Source.Latest] does.
+// is [io/fs.ErrNotExist], and not ErrUnavailable, where no role that may has
+// it; else it fails as [Source.Latest] does.
 func (s *Source) Find(ctx context.Context, name string) (*Target, error) {
 	var found *Target
 	err := s.lookup(ctx, func(v *view) error {
@@ -130,7 +129,7 @@ func (v *view) resolve(name string) (*Target, error) {
 	if v.delegates() {
 		info, _, err = v.walk(name)
 	} else if info == nil {
-		err = fmt.Errorf("target %s: %w", name, fs.ErrNotExist)
+		err = &noTarget{name}
 	}
 	if err != nil {
 		return nil, err

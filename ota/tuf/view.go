@@ -225,7 +225,19 @@ func (v *view) notFound(name string, set trustedmetadata.TrustedMetadata) error 
 	if n := v.s.o.Limits.Roles; len(set.Targets)-1 > n {
 		return fmt.Errorf("%w: target %s may be in any of more than %d roles", ErrTooLarge, name, n)
 	}
-	return fmt.Errorf("target %s: %w", name, fs.ErrNotExist)
+	return &noTarget{name}
+}
+
+// noTarget is an fs.ErrNotExist that the repository's keys vouch for: a file
+// that cannot be had is none.
+type noTarget struct{ name string }
+
+func (e *noTarget) Error() string        { return "no target " + e.name }
+func (e *noTarget) Is(target error) bool { return target == fs.ErrNotExist }
+
+func isNoTarget(err error) bool {
+	_, ok := errors.AsType[*noTarget](err)
+	return ok
 }
 
 // keep takes into the trust store the files that go-tuf has laid down: each
