@@ -22,11 +22,15 @@ type process struct {
 	start uint64 // clock ticks after boot
 }
 
-// find returns the processes that have the mark, and those that are in a
-// session with such a one or the leader; not the leader, and nobody that is
-// dead. With doubt there may be more: a process was gone before it could be
-// looked at, and may have left a child; or it is in the middle of execve, where
-// it has no environment yet.
+// find returns the processes that have the mark, and those in the leader's
+// session or in one whose own leader has the mark; not the leader, and nobody
+// that is dead. A session of which only another member has the mark is not
+// taken: somebody who handed the mark on to a process of another origin would
+// have that one's whole session killed.
+//
+// With doubt there may be more: one was gone before it could be looked at and
+// may have left a child that came after the list was made, or is in the middle
+// of execve, where it has no environment yet.
 func (s *sweep) find() (found []process, doubt bool, err error) {
 	names, err := readNames("/proc")
 	if err != nil {
@@ -38,8 +42,10 @@ func (s *sweep) find() (found []process, doubt bool, err error) {
 	}
 	members := map[int]int{} // session of each pid without the mark
 	add := func(pid int) {
-		if st, ok := stat(pid); ok && !st.dead {
-			found = append(found, process{pid: pid, start: st.start})
+		p, unclear := s.living(pid)
+		doubt = doubt || unclear
+		if p.pid != 0 {
+			found = append(found, p)
 		}
 	}
 	for _, name := range names {
@@ -56,7 +62,7 @@ func (s *sweep) find() (found []process, doubt bool, err error) {
 		marked, unclear := s.look(pid)
 		doubt = doubt || unclear
 		if marked {
-			sessions[session] = true
+			sessions[pid] = true
 			add(pid)
 		} else {
 			members[pid] = session
@@ -79,8 +85,25 @@ func (s *sweep) look(pid int) (marked, unclear bool) {
 	case err == nil && len(env) > 0:
 		return hasEntry(env, s.mark), false
 	}
+	p, unclear := s.living(pid)
+	return false, unclear || p.pid != 0 && p.start >= s.since
+}
+
+// living returns the process unless it is dead. That is unclear the first time:
+// its last child may be younger than the list of processes.
+func (s *sweep) living(pid int) (alive process, unclear bool) {
 	st, ok := stat(pid)
-	return false, !ok || !st.dead && st.start >= s.since
+	p := process{pid: pid, start: st.start}
+	switch {
+	case !ok:
+		return process{}, true
+	case !st.dead:
+		return p, false
+	case p.start < s.since || s.dead[p]:
+		return process{}, false
+	}
+	s.dead[p] = true
+	return process{}, true
 }
 
 // environ returns the environment that the process was started with. It is

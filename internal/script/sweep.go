@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDoubts is how often the processes are looked at again because one could
-// not be told.
-const maxDoubts = 6
+// maxDoubt is how long the processes are looked at again and again because some
+// could not be told.
+const maxDoubt = 500 * time.Millisecond
 
 // sweep finds and ends the processes of one program. It is used by one
 // goroutine.
@@ -24,6 +24,7 @@ type sweep struct {
 	mark   string
 	buf    []byte
 	since  uint64 // when the leader began, as stat says it; 0: not known
+	dead   map[process]bool
 }
 
 // newSweep makes a sweep. It refuses a /proc that shows other pids than those
@@ -39,7 +40,7 @@ func newSweep(mark string) (*sweep, error) {
 	if self != strconv.Itoa(os.Getpid()) {
 		return nil, fmt.Errorf("cannot look for processes: /proc is of another pid namespace, it calls this process %s and not %d", self, os.Getpid())
 	}
-	return &sweep{mark: mark, buf: make([]byte, 4<<10)}, nil
+	return &sweep{mark: mark, buf: make([]byte, 4<<10), dead: map[process]bool{}}, nil
 }
 
 // own takes the leader as one whose whole session is to be ended.
@@ -78,26 +79,26 @@ func (s *sweep) terminate(ctx context.Context, grace time.Duration) error {
 // others there were.
 func (s *sweep) kill(ctx context.Context, within time.Duration) (int, error) {
 	killed := map[process]bool{}
-	end := time.Now().Add(within)
-	wait := time.Millisecond
-	for doubts := 0; ; {
+	began, wait := time.Now(), time.Millisecond
+	calm := began // nobody was found since
+	for {
+		ended := s.leaderEnded() // before the look, so that it sees the leader's last child
 		found, doubt, err := s.find()
 		if err != nil {
+			s.signalGroup(unix.SIGKILL)
 			return len(killed), err
 		}
 		for _, p := range found {
 			killed[p] = true
 		}
-		switch left := len(found) > 0 || !s.leaderEnded(); {
-		case left && !time.Now().Before(end):
-			return len(killed), fmt.Errorf("cannot end all processes: after %v %v still run", within, s.named(found))
-		case left:
-			s.killAll(found)
-			wait = min(2*wait, 50*time.Millisecond)
-		case !doubt || doubts == maxDoubts:
+		switch took := time.Since(began); {
+		case len(found) == 0 && ended && (!doubt || time.Since(calm) > maxDoubt):
 			return len(killed), nil
-		default:
-			doubts++
+		case took > within:
+			return len(killed), fmt.Errorf("cannot end all processes: after %v %v still run", within, s.named(found))
+		case len(found) > 0 || !ended:
+			s.killAll(found)
+			calm, wait = time.Now(), min(2*wait, 20*time.Millisecond)
 		}
 		if err := pause(ctx, wait); err != nil {
 			return len(killed), err
