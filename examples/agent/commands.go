@@ -8,6 +8,7 @@ import (
 
 	"github.com/pawl-ota/pawl/examples/bar"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // answer is what a command has to say. With -json it is printed as it is.
@@ -17,6 +18,7 @@ type answer struct {
 	Line    string `json:"line"` // one line for people
 	// One of the following, as the command has it.
 	Available *ota.Installed `json:"available,omitempty"`
+	Plan      *plan          `json:"plan,omitempty"`
 	Result    *ota.Result    `json:"result,omitempty"`
 	Status    *ota.Status    `json:"status,omitempty"`
 	History   []ota.Result   `json:"history,omitempty"`
@@ -35,22 +37,30 @@ type command struct {
 	what string
 	// asks is whether it looks at the repository, so that it needs a source.
 	asks bool
-	run  func(ctx context.Context, a *agent) answer
+	// lists is whether all that it says belongs to the answer.
+	lists bool
+	run   func(ctx context.Context, a *agent) answer
 }
 
 var commands = map[string]command{
-	"check":    {"look whether there is a newer release", true, check},
-	"update":   {"settle, look for the newest release and take it all the way", true, update},
-	"resume":   {"settle what was cut short, without a network; for a unit before the app's", false, resume},
-	"rollback": {"go back to a release that was kept, without a network", false, rollback},
-	"verify":   {"compare what is installed with the release, by content", false, verify},
-	"repair":   {"mend what verify finds, without a network", false, repair},
-	"history":  {"the transactions that ended, newest last", false, history},
-	"status":   {"what runs, what is open, what is kept and held back", false, status},
+	"check":    {what: "look whether there is a newer release", asks: true, run: check},
+	"diff":     {what: "what an update would change, and which scripts and services it would run", asks: true, lists: true, run: diff},
+	"update":   {what: "settle, look for the newest release and take it all the way", asks: true, run: update},
+	"resume":   {what: "settle what was cut short, without a network; for a unit before the app's", run: resume},
+	"rollback": {what: "go back to a release that was kept, without a network", run: rollback},
+	"verify":   {what: "compare what is installed with the release, by content", run: verify},
+	"repair":   {what: "mend what verify finds, without a network", run: repair},
+	"history":  {what: "the transactions that ended, newest last", lists: true, run: history},
+	"status":   {what: "what runs, what is open, what is kept and held back", lists: true, run: status},
 }
 
 func check(ctx context.Context, a *agent) answer {
 	r, err := a.updater.Check(ctx)
+	return checked(a, r, err)
+}
+
+// checked puts the answer of Check into words.
+func checked(a *agent, r *release.Release, err error) answer {
 	running := a.updater.Status().Running
 	if errors.Is(err, ota.ErrUpToDate) {
 		return answer{Line: fmt.Sprintf("%s is the newest release", running)}
@@ -105,6 +115,7 @@ func history(_ context.Context, a *agent) answer {
 	ans := answer{History: all, Line: fmt.Sprintf("%d transactions ended on this device", len(all))}
 	for _, r := range all {
 		ans.more = append(ans.more, r.Ended.UTC().Format(time.RFC3339)+"  "+r.String())
+		ans.more = append(ans.more, scriptLines(r)...)
 	}
 	return ans
 }
@@ -117,6 +128,7 @@ func status(_ context.Context, a *agent) answer {
 	ans := answer{Status: &st, Line: fmt.Sprintf("runs %s, %s", st.Running, st.State)}
 	if st.Tx != nil {
 		ans.more = append(ans.more, "open: "+st.Tx.String())
+		ans.more = append(ans.more, scriptLines(*st.Tx)...)
 	}
 	for _, k := range st.Kept {
 		ans.more = append(ans.more, "kept: "+k.String())
@@ -147,6 +159,7 @@ func ofResult(a *agent, r ota.Result, err error, cannot string) answer {
 	if err == nil && r.Reason != "" {
 		ans.more = append(ans.more, r.Reason)
 	}
+	ans.more = append(ans.more, scriptLines(r)...)
 	return ans
 }
 

@@ -22,6 +22,7 @@ const (
 	exitHeld  = 11 // the newest release is held back here
 	exitStuck = 12 // neither way could be gone to its end
 	exitNeeds = 13 // a restart or a reboot has to happen, then the same again
+	exitLater = 14 // a script of the release asked for another time; the same again later
 )
 
 // errUsage marks what is wrong with the command line or the configuration.
@@ -47,7 +48,10 @@ var kinds = []struct {
 	{ota.ErrStuck, "stuck", exitStuck, "run resume again when what is in the way is gone; a newer release can also be installed over it"},
 	{ota.ErrRestartPending, "restart", exitNeeds, "start the agent again: it goes on from here"},
 	{ota.ErrRebootPending, "reboot", exitNeeds, "reboot the device and run update again: it goes on from here"},
+	{ota.ErrLater, "later", exitLater, "nothing is lost: run update again later, it goes on from here; status says which script waits for what"},
+	{ota.ErrRefused, "refused", exitOther, "the release says by a script that it is not for this device: publish another, or try this one again with: update -retry"},
 	{ota.ErrUnhealthy, "unhealthy", exitBack, "the device runs what it ran before; this release is not tried again by itself"},
+	{ota.ErrScript, "script", exitOther, "mend what the script says, or publish a newer release; this one is tried again by itself unless it is held back"},
 	{ota.ErrCondemned, "condemned", exitHeld, "publish a newer release, or try this one again with: update -retry"},
 	{ota.ErrHeld, "held", exitHeld, "it is tried again by itself later, or now with: update -retry"},
 	{ota.ErrLocked, "locked", exitOther, "another agent is at work; status and history answer meanwhile"},
@@ -106,8 +110,14 @@ func outcome(r ota.Result, err error) (code int, word, hint string) {
 		return classify(ota.ErrRebootPending)
 	}
 	code, word, hint = classify(err)
-	if code == exitOther && r.State == ota.Reverted && strings.Contains(r.Reason, err.Error()) {
-		code = exitBack // what it failed of is what it was taken back for
+	if code == exitOther && r.State == ota.Reverted && tookBack(r, err) {
+		code = exitBack
 	}
 	return code, word, hint
+}
+
+// tookBack reports whether what err says is what the release was taken back
+// for.
+func tookBack(r ota.Result, err error) bool {
+	return errors.Is(err, ota.ErrScript) || errors.Is(err, ota.ErrRefused) || strings.Contains(r.Reason, err.Error())
 }

@@ -26,14 +26,13 @@ func (a *agent) open(ctx context.Context, progress func(ota.Progress)) error {
 	if err != nil {
 		return err
 	}
-	backends, err := c.backends()
-	if err != nil {
+	if a.backends, err = c.backends(); err != nil {
 		return err
 	}
 	options := ota.Options{
 		Dir:        c.stateDir(),
 		Device:     c.Device,
-		Backends:   backends,
+		Backends:   a.backends,
 		Health:     healthOf(c.Health),
 		Trial:      c.Trial.options(),
 		Progress:   progress,

@@ -10,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/pawl-ota/pawl/examples/bar"
 	"github.com/pawl-ota/pawl/ota"
@@ -27,10 +29,11 @@ type args struct {
 // agent is what a command works on. updater is nil for the commands that only
 // read.
 type agent struct {
-	args    args
-	config  *config
-	updater *ota.Updater
-	settled ota.Result
+	args     args
+	config   *config
+	backends map[string]ota.Backend
+	updater  *ota.Updater
+	settled  ota.Result
 }
 
 // run is the agent as a function: it returns the exit code.
@@ -135,7 +138,7 @@ func usage(flags *flag.FlagSet, w io.Writer) {
 	}
 	flags.SetOutput(w)
 	flags.PrintDefaults()
-	fmt.Fprintln(w, "exit codes: 0 newest or done, 10 tried and taken back, 11 held back, 12 stuck, 13 restart or reboot needed, 2 usage, 1 anything else")
+	fmt.Fprintln(w, "exit codes: 0 newest or done, 10 tried and taken back, 11 held back, 12 stuck, 13 restart or reboot needed, 14 a script asked for another time, 2 usage, 1 anything else")
 }
 
 // printAnswer writes what happened on stdout, why and what to do on stderr, and
@@ -152,19 +155,30 @@ func printAnswer(ans answer, a args, stdout, stderr io.Writer) int {
 		}
 		return ans.Code
 	}
-	fmt.Fprintln(stdout, ans.Line)
+	fmt.Fprintln(stdout, plain(ans.Line))
 	more := stderr
-	if a.verb == "status" || a.verb == "history" {
+	if commands[a.verb].lists {
 		more = stdout
 	}
 	for _, line := range ans.more {
-		fmt.Fprintln(more, line)
+		fmt.Fprintln(more, plain(line))
 	}
 	if ans.Error != "" {
-		fmt.Fprintln(stderr, "why:  "+ans.Error)
+		fmt.Fprintln(stderr, "why:  "+plain(ans.Error))
 	}
 	if ans.Hint != "" {
 		fmt.Fprintln(stderr, "hint: "+ans.Hint)
 	}
 	return ans.Code
+}
+
+// plain takes out of a text what a terminal would not print but obey: scripts
+// and file names may hold anything.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pawl-ota/pawl/ota"
+)
+
+// scriptWords say for a person how a script ended, where that was no success.
+var scriptWords = map[ota.ScriptOutcome]string{
+	ota.ScriptBegun:      "is running, or was cut short",
+	ota.ScriptLater:      "asked for another time",
+	ota.ScriptRefused:    "refused the release",
+	ota.ScriptFailed:     "failed",
+	ota.ScriptUndoing:    "is being undone, or that was cut short",
+	ota.ScriptUndone:     "was undone",
+	ota.ScriptUndoFailed: "could not be undone",
+}
+
+// scriptLines tell of the scripts of a transaction that did not simply
+// succeed, one line each.
+func scriptLines(r ota.Result) (lines []string) {
+	for _, s := range r.Scripts {
+		if s.Outcome != ota.ScriptOK {
+			lines = append(lines, scriptLine(s))
+		}
+	}
+	return lines
+}
+
+// scriptLine says which script it is, how it ended, and the last that it wrote.
+func scriptLine(s ota.ScriptRun) string {
+	text := "script " + s.Name + " (" + string(s.At)
+	if s.Component != "" {
+		text += " of " + s.Component
+	}
+	text += ") " + scriptWords[s.Outcome]
+	if s.Why != "" {
+		text += ", " + s.Why
+	}
+	if s.Tries > 1 {
+		text += fmt.Sprintf(", in run %d", s.Tries)
+	}
+	lines := strings.Split(strings.TrimSpace(s.Output), "\n")
+	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
+		text += fmt.Sprintf(": %.200s", last)
+	}
+	return text
+}

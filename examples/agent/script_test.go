@@ -1,0 +1,58 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+func TestScriptLines(t *testing.T) {
+	runs := []ota.ScriptRun{
+		{Name: "a", At: release.BeforeStage, Outcome: ota.ScriptOK, Output: "fine"},
+		{Name: "quiet", At: release.BeforeActivate, Outcome: ota.ScriptLater, Why: "exit code 75", Tries: 3, Output: "one\nthe camera records\n\n"},
+		{Name: "move", Component: "app", At: release.AfterActivate, Outcome: ota.ScriptFailed, Why: "it took longer than 1s", Tries: 1},
+		{Name: "long", At: release.AfterCommit, Outcome: ota.ScriptUndone, Output: strings.Repeat("x", 1000)},
+	}
+	require.Equal(t, []string{
+		"script quiet (before-activate) asked for another time, exit code 75, in run 3: the camera records",
+		"script move (after-activate of app) failed, it took longer than 1s",
+		"script long (after-commit) was undone: " + strings.Repeat("x", 200),
+	}, scriptLines(ota.Result{Scripts: runs}))
+	for _, outcome := range []ota.ScriptOutcome{
+		ota.ScriptBegun, ota.ScriptLater, ota.ScriptRefused, ota.ScriptFailed, ota.ScriptUndoing, ota.ScriptUndone, ota.ScriptUndoFailed,
+	} {
+		require.NotEmpty(t, scriptWords[outcome], "there are no words for %q", outcome)
+	}
+}
+
+// TestTerminalIsLeftAlone has a script write what a terminal would obey.
+func TestTerminalIsLeftAlone(t *testing.T) {
+	require.Equal(t, "a?[2Jb\n\tümläut → 1,024", plain("a\x1b[2Jb\n\tümläut → 1,024"))
+	var stdout, stderr strings.Builder
+	ans := answer{Line: "x\x1by", more: []string{"m\x07"}, Error: "e\x1b]0;t\x07"}
+	printAnswer(ans, args{verb: "update"}, &stdout, &stderr)
+	require.NotContains(t, stdout.String()+stderr.String(), "\x1b")
+	require.NotContains(t, stdout.String()+stderr.String(), "\x07")
+}
+
+func TestPlanAsATable(t *testing.T) {
+	p := plan{
+		Changes: []ota.Change{
+			{Component: "app", Path: "etc/camera.conf", What: ota.LocallyChanged, Detail: "kept"},
+			{Component: "application", Path: "new\nline", What: ota.Added},
+			{Component: "app", Path: strings.Repeat("d/", 60) + "x", What: ota.Changed, Detail: "1 → 2 bytes"},
+		},
+		Scripts:  []plannedScript{{"", release.BeforeStage, "battery", true, 90}},
+		Services: []plannedService{{"app", "camera.service", "reload"}},
+	}
+	lines := p.lines()
+	require.Equal(t, "local    app          etc/camera.conf"+strings.Repeat(" ", widest-15)+"  kept", lines[0])
+	require.Equal(t, `added    application  "new\nline"`, lines[1])
+	require.Equal(t, "changed  app          "+strings.Repeat("d/", 60)+"x  1 → 2 bytes", lines[2])
+	require.Equal(t, "script                battery"+strings.Repeat(" ", widest-7)+"  before-stage, at most 1m30s, with an undo", lines[3])
+	require.Equal(t, "service  app          camera.service"+strings.Repeat(" ", widest-14)+"  reload", lines[4])
+}
