@@ -9,13 +9,13 @@ import (
 
 // scriptWords say for a person how a script ended, where that was no success.
 var scriptWords = map[ota.ScriptOutcome]string{
-	ota.ScriptBegun:      "is running, or was cut short",
-	ota.ScriptLater:      "asked for another time",
-	ota.ScriptRefused:    "refused the release",
-	ota.ScriptFailed:     "failed",
-	ota.ScriptUndoing:    "is being undone, or that was cut short",
-	ota.ScriptUndone:     "was undone",
-	ota.ScriptUndoFailed: "could not be undone",
+	ota.ScriptBegun:   "is running, or was cut short",
+	ota.ScriptLater:   "asked for another time",
+	ota.ScriptRefused: "refused the release",
+	ota.ScriptFailed:  "failed",
+	"undoing":         "is being undone, or that was cut short",
+	"undone":          "was undone",
+	"undo-failed":     "could not be undone",
 }
 
 // scriptLines tell of the scripts of a transaction that did not simply

@@ -15,7 +15,7 @@ func TestScriptLines(t *testing.T) {
 		{Name: "a", At: release.BeforeStage, Outcome: ota.ScriptOK, Output: "fine"},
 		{Name: "quiet", At: release.BeforeActivate, Outcome: ota.ScriptLater, Why: "exit code 75", Tries: 3, Output: "one\nthe camera records\n\n"},
 		{Name: "move", Component: "app", At: release.AfterActivate, Outcome: ota.ScriptFailed, Why: "it took longer than 1s", Tries: 1},
-		{Name: "long", At: release.AfterCommit, Outcome: ota.ScriptUndone, Output: strings.Repeat("x", 1000)},
+		{Name: "long", At: release.AfterCommit, Outcome: "undone", Output: strings.Repeat("x", 1000)},
 	}
 	require.Equal(t, []string{
 		"script quiet (before-activate) asked for another time, exit code 75, in run 3: the camera records",
@@ -23,7 +23,7 @@ func TestScriptLines(t *testing.T) {
 		"script long (after-commit) was undone: " + strings.Repeat("x", 200),
 	}, scriptLines(ota.Result{Scripts: runs}))
 	for _, outcome := range []ota.ScriptOutcome{
-		ota.ScriptBegun, ota.ScriptLater, ota.ScriptRefused, ota.ScriptFailed, ota.ScriptUndoing, ota.ScriptUndone, ota.ScriptUndoFailed,
+		ota.ScriptBegun, ota.ScriptLater, ota.ScriptRefused, ota.ScriptFailed, "undoing", "undone", "undo-failed",
 	} {
 		require.NotEmpty(t, scriptWords[outcome], "there are no words for %q", outcome)
 	}
