@@ -72,7 +72,7 @@ func (u *Updater) revert(ctx context.Context, t *txState) error {
 		}
 		kept = errors.Join(kept, u.undoScripts(ctx, t, at(release.BeforeActivate, p.Name)))
 	}
-	kept = errors.Join(kept, u.undoScripts(ctx, t, anyScript))
+	kept = errors.Join(kept, u.undoScripts(ctx, t, beforeAny))
 	reboot, err := u.allOld(ctx, t)
 	switch {
 	case err != nil:

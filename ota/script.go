@@ -41,14 +41,11 @@ type ScriptOutcome string
 
 // The values of [ScriptOutcome].
 const (
-	ScriptBegun      ScriptOutcome = "begun" // it runs, or was cut short
-	ScriptOK         ScriptOutcome = "ok"
-	ScriptLater      ScriptOutcome = "later"   // it asked for another time
-	ScriptRefused    ScriptOutcome = "refused" // it refused the release
-	ScriptFailed     ScriptOutcome = "failed"
-	ScriptUndoing    ScriptOutcome = "undoing" // its undo runs, or was cut short
-	ScriptUndone     ScriptOutcome = "undone"
-	ScriptUndoFailed ScriptOutcome = "undo-failed"
+	ScriptBegun   ScriptOutcome = "begun" // it runs, or was cut short
+	ScriptOK      ScriptOutcome = "ok"
+	ScriptLater   ScriptOutcome = "later"   // it asked for another time
+	ScriptRefused ScriptOutcome = "refused" // it refused the release
+	ScriptFailed  ScriptOutcome = "failed"
 )
 
 // ScriptRun is one script of a transaction, as far as it got.
@@ -57,15 +54,18 @@ type ScriptRun struct {
 	Component string        `json:"component,omitempty"` // empty for one of the release
 	At        release.Point `json:"at"`
 	Outcome   ScriptOutcome `json:"outcome"`
+	// Undo is how far its undo got: empty where none was begun.
+	Undo ScriptOutcome `json:"undo,omitempty"`
 	// Why says how it ended when that was no success: "exit code 3", "it took
-	// longer than 30s", "killed by SIGKILL", …
-	Why string `json:"why,omitempty"`
+	// longer than 30s", "killed by SIGKILL", …; UndoWhy is that of its undo.
+	Why     string `json:"why,omitempty"`
+	UndoWhy string `json:"undoWhy,omitempty"`
 	// Tries is how often it was begun in this transaction.
 	Tries int `json:"tries,omitempty"`
 	// Took is of the last run, in nanoseconds.
 	Took time.Duration `json:"took,omitempty"`
-	// Output is the end of what the last run wrote, at most 2 KiB, and less of
-	// it for a success and in a history.
+	// Output is the end of what the last run wrote, or the last undo when that
+	// failed: at most 2 KiB, and less of it for a success and in a history.
 	Output string `json:"output,omitempty"`
 }
 
@@ -78,10 +78,22 @@ func (s ScriptRun) String() string {
 	if s.Why != "" {
 		text += ", " + s.Why
 	}
-	if last := lastLine(s.Output); last != "" && s.Outcome != ScriptOK {
+	switch s.Undo {
+	case "":
+	case ScriptOK:
+		text += ", undone"
+	default:
+		text += ", its undo " + strings.TrimSpace(string(s.Undo)+" "+s.UndoWhy)
+	}
+	if last := lastLine(s.Output); last != "" && !s.well() {
 		text += ": " + last
 	}
 	return text
+}
+
+// well reports whether nothing about the script went wrong.
+func (s ScriptRun) well() bool {
+	return s.Outcome == ScriptOK && (s.Undo == "" || s.Undo == ScriptOK)
 }
 
 // ScriptError says which script kept a transaction from going on, and how. It
@@ -93,10 +105,12 @@ func (e *ScriptError) Error() string { return e.String() }
 
 // Unwrap returns the family.
 func (e *ScriptError) Unwrap() error {
-	switch e.Outcome {
-	case ScriptLater:
+	switch {
+	case e.Undo == ScriptFailed:
+		return ErrScript
+	case e.Outcome == ScriptLater:
 		return ErrLater
-	case ScriptRefused:
+	case e.Outcome == ScriptRefused:
 		return ErrRefused
 	default:
 		return ErrScript
@@ -119,8 +133,8 @@ const (
 // needs when the release document is lost.
 type txScript struct {
 	ScriptRun
-	Undo  release.Blob  `json:"undo,omitzero"`
-	Limit time.Duration `json:"limit"`
+	Undoer release.Blob  `json:"undoer,omitzero"` // the program
+	Limit  time.Duration `json:"limit"`
 	// Undos is how often the undo was begun, and Cuts how often in a row the
 	// script, or the undo, was cut short.
 	Undos int `json:"undos,omitempty"`
@@ -132,40 +146,50 @@ func (s *txScript) is(of release.Script, component string) bool {
 }
 
 // ran reports whether there may be something to undo.
-func (s *txScript) ran() bool { return s.Outcome != ScriptUndone && !s.Undo.Digest.IsZero() }
+func (s *txScript) ran() bool { return s.Undo != ScriptOK && !s.Undoer.Digest.IsZero() }
 
 func (s *txScript) known() bool {
-	switch s.Outcome {
-	case ScriptBegun, ScriptOK, ScriptLater, ScriptRefused, ScriptFailed, ScriptUndoing, ScriptUndone, ScriptUndoFailed:
-		return s.At.Known()
-	}
-	return false
+	outcomes := []ScriptOutcome{ScriptBegun, ScriptOK, ScriptLater, ScriptRefused, ScriptFailed}
+	return slices.Contains(outcomes, s.Outcome) && (s.Undo == "" || slices.Contains(outcomes, s.Undo)) && s.At.Known()
 }
 
-// note keeps how a run ended: as ok when it succeeded, as bad when not.
-func (s *txScript) note(ran seam.Ran, err error, ok, bad ScriptOutcome) {
-	s.Outcome, s.Why, s.Took = bad, "", ran.Took
-	s.Output, s.Cuts = tail(ran.Output, maxOutput), 0
+// why says how a run ended; it is empty for a success.
+func (s *txScript) why(ran seam.Ran, err error) string {
 	switch {
 	case err != nil:
-		s.Why = clip(err.Error(), maxOutput)
+		return clip(err.Error(), maxOutput)
 	case ran.TimedOut:
-		s.Why = fmt.Sprintf("it took longer than %v", s.Limit)
+		return fmt.Sprintf("it took longer than %v", s.Limit)
 	case ran.Signal != "":
-		s.Why = "killed by " + ran.Signal
+		return "killed by " + ran.Signal
 	case ran.Exit != 0:
-		s.Why = fmt.Sprintf("exit code %d", ran.Exit)
-	default:
-		s.Outcome, s.Output = ok, tail(ran.Output, maxOutputOK)
-		return
+		return fmt.Sprintf("exit code %d", ran.Exit)
 	}
-	if ok == ScriptOK && err == nil && !ran.TimedOut && ran.Signal == "" {
-		switch {
-		case ran.Exit == ExitRefuse:
-			s.Outcome = ScriptRefused
-		case ran.Exit == ExitLater && s.mayWait():
-			s.Outcome = ScriptLater
-		}
+	return ""
+}
+
+// note keeps how a run ended.
+func (s *txScript) note(ran seam.Ran, err error) {
+	s.Cuts, s.Took = 0, ran.Took
+	s.Why, s.Output = s.why(ran, err), tail(ran.Output, maxOutput)
+	switch {
+	case s.Why == "":
+		s.Outcome, s.Output = ScriptOK, tail(ran.Output, maxOutputOK)
+	case ran.Exit == ExitRefuse:
+		s.Outcome = ScriptRefused
+	case ran.Exit == ExitLater && s.mayWait():
+		s.Outcome = ScriptLater
+	default:
+		s.Outcome = ScriptFailed
+	}
+}
+
+// noteUndo keeps how an undo ended.
+func (s *txScript) noteUndo(ran seam.Ran, err error) {
+	s.Cuts = 0
+	s.Undo, s.UndoWhy = ScriptOK, s.why(ran, err)
+	if s.UndoWhy != "" {
+		s.Undo, s.Output = ScriptFailed, tail(ran.Output, maxOutput)
 	}
 }
 
@@ -219,7 +243,7 @@ func (t *txState) find(s release.Script, component string) int {
 
 func (t *txState) succeeded(s release.Script, component string) bool {
 	i := t.find(s, component)
-	return i >= 0 && t.Scripts[i].Outcome == ScriptOK
+	return i >= 0 && t.Scripts[i].Outcome == ScriptOK && t.Scripts[i].Undo == ""
 }
 
 // script returns the place of a script among those that were begun, where it
@@ -232,7 +256,7 @@ func (t *txState) script(s release.Script, component string) int {
 	if limit == 0 {
 		limit = defaultLimit
 	}
-	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At, Outcome: ScriptBegun}, Undo: s.Undo, Limit: limit})
+	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At, Outcome: ScriptBegun}, Undoer: s.Undo, Limit: limit})
 	return len(t.Scripts) - 1
 }
 
@@ -241,33 +265,42 @@ func (t *txState) script(s release.Script, component string) int {
 // script whose end was lost runs again.
 func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.Script, env ...string) error {
 	s := &t.Scripts[i]
-	if s.Outcome == ScriptBegun && s.Cuts >= maxCuts {
+	if s.cutShort() && s.Cuts >= maxCuts {
 		s.Outcome, s.Why = ScriptFailed, fmt.Sprintf("it was cut short %d times", s.Cuts)
 		return &ScriptError{s.ScriptRun}
 	}
-	if s.Outcome != ScriptBegun {
+	if !s.cutShort() {
 		s.Cuts = 0
 	}
-	s.Outcome, s.Why, s.Tries, s.Cuts = ScriptBegun, "", s.Tries+1, s.Cuts+1
+	s.Outcome, s.Why, s.Undo, s.UndoWhy = ScriptBegun, "", "", ""
+	s.Tries, s.Cuts = s.Tries+1, s.Cuts+1
 	if err := u.save(); err != nil {
 		return err
 	}
 	u.report(Progress{Step: "script", Component: s.Component, Script: s.ScriptRun})
-	ran, err := u.execute(ctx, t, s, of.Run, env)
+	ran, err := u.execute(ctx, t, s, of.Run, append(u.scriptEnv(t, s), env...))
 	if ctx.Err() != nil {
 		s.Cuts-- // nothing cut it short but our caller
-		return ctx.Err()
+		return errors.Join(ctx.Err(), u.save())
 	}
-	s.note(ran, err, ScriptOK, ScriptFailed)
+	s.note(ran, err)
 	u.kick()
-	if s.Outcome == ScriptOK {
-		u.report(Progress{Step: "script", Component: s.Component, Script: s.ScriptRun})
-		return nil
-	}
-	failed := &ScriptError{s.ScriptRun}
-	u.report(Progress{Step: "script", Component: s.Component, Script: s.ScriptRun, Err: failed})
-	return failed
+	return u.reportScript("script", s, s.Outcome)
 }
+
+// reportScript tells of the end of a script, or of an undo, and returns a
+// *ScriptError where that was no success.
+func (u *Updater) reportScript(step string, s *txScript, end ScriptOutcome) error {
+	p := Progress{Step: step, Component: s.Component, Script: s.ScriptRun}
+	if end != ScriptOK {
+		p.Err = &ScriptError{s.ScriptRun}
+	}
+	u.report(p)
+	return p.Err
+}
+
+// cutShort reports whether the last run has no end.
+func (s *txScript) cutShort() bool { return s.Outcome == ScriptBegun && s.Undo == "" }
 
 // execute runs a program of a script. Only bytes that are verified as they are
 // read can run.
@@ -276,7 +309,7 @@ func (u *Updater) execute(ctx context.Context, t *txState, s *txScript, program 
 		Name: s.Name,
 		Open: u.store().verified(program),
 		Size: program.Size,
-		Env:  append(u.scriptEnv(t, s), env...),
+		Env:  env,
 		Dir:  "/", Limit: s.Limit, Mark: scriptMark(t.ID), MaxOutput: maxOutput,
 	})
 }
@@ -286,23 +319,20 @@ func scriptMark(id TxID) string { return "PAWL_TX=" + string(id) }
 
 // scriptEnv is the whole environment of a script.
 func (u *Updater) scriptEnv(t *txState, s *txScript) []string {
-	attempt := s.Tries
-	if s.Outcome == ScriptUndoing {
-		attempt = s.Undos
-	}
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C",
 		scriptMark(t.ID),
 		"PAWL_POINT=" + string(s.At),
 		"PAWL_SCRIPT=" + s.Name,
-		fmt.Sprintf("PAWL_ATTEMPT=%d", attempt),
 		"PAWL_FROM_VERSION=" + t.From.Version,
 		fmt.Sprintf("PAWL_FROM_SEQ=%d", t.From.Seq),
 		"PAWL_TO_VERSION=" + t.To.Version,
 		fmt.Sprintf("PAWL_TO_SEQ=%d", t.To.Seq),
 	}
-	if s.Outcome == ScriptUndoing {
-		env = append(env, "PAWL_UNDO=1")
+	if s.Undo == "" {
+		env = append(env, fmt.Sprintf("PAWL_ATTEMPT=%d", s.Tries))
+	} else {
+		env = append(env, fmt.Sprintf("PAWL_ATTEMPT=%d", s.Undos), "PAWL_UNDO=1")
 	}
 	if t.Back {
 		env = append(env, "PAWL_BACK=1")
@@ -320,7 +350,7 @@ func (u *Updater) scriptEnv(t *txState, s *txScript) []string {
 // endScripts ends what a script of an earlier process of this boot may have
 // left running.
 func (u *Updater) endScripts(ctx context.Context, t *txState) {
-	running := func(s txScript) bool { return s.Outcome == ScriptBegun || s.Outcome == ScriptUndoing }
+	running := func(s txScript) bool { return s.cutShort() || s.Undo == ScriptBegun }
 	if !slices.ContainsFunc(t.Scripts, running) {
 		return
 	}
@@ -353,9 +383,9 @@ func (t *txState) scriptRuns() (runs []ScriptRun) {
 // past is what a history says of scripts: those that did not succeed.
 func past(runs []ScriptRun) (kept []ScriptRun) {
 	for _, s := range runs {
-		if s.Outcome != ScriptOK && len(kept) < maxPast {
+		if !s.well() && len(kept) < maxPast {
 			s.Output = tail([]byte(s.Output), maxOutputPast)
-			s.Why = clip(s.Why, maxOutputPast)
+			s.Why, s.UndoWhy = clip(s.Why, maxOutputPast), clip(s.UndoWhy, maxOutputPast)
 			kept = append(kept, s)
 		}
 	}

@@ -100,7 +100,7 @@ func (u *Updater) pruneStore(ctx context.Context) error {
 	for _, t := range u.rec.open() {
 		need[t.Locator] = true
 		for _, s := range t.Scripts {
-			need[s.Undo.Digest] = true
+			need[s.Undoer.Digest] = true
 		}
 		for _, p := range t.Parts {
 			if err := u.needPart(ctx, need, part{p.Name, p.Digest, t.To.Digest}); err != nil {

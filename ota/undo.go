@@ -33,7 +33,7 @@ func (u *Updater) undoScripts(ctx context.Context, t *txState, fits func(*txScri
 func (u *Updater) undoScript(ctx context.Context, t *txState, s *txScript) error {
 	for try := 0; ; try++ {
 		err := u.undoOnce(ctx, t, s)
-		if err == nil || try == len(retryPauses) || u.poison != nil {
+		if err == nil || try == len(retryPauses) || u.poison != nil || s.Cuts >= maxCuts {
 			return err
 		}
 		if err := u.host.Sleep(ctx, retryPauses[try]); err != nil {
@@ -44,27 +44,21 @@ func (u *Updater) undoScript(ctx context.Context, t *txState, s *txScript) error
 }
 
 func (u *Updater) undoOnce(ctx context.Context, t *txState, s *txScript) error {
-	if s.Outcome == ScriptUndoing && s.Cuts >= maxCuts {
-		s.Outcome, s.Why = ScriptUndoFailed, fmt.Sprintf("its undo was cut short %d times", s.Cuts)
+	if s.Undo == ScriptBegun && s.Cuts >= maxCuts {
+		s.Undo, s.UndoWhy = ScriptFailed, fmt.Sprintf("was cut short %d times", s.Cuts)
 		return &ScriptError{s.ScriptRun}
 	}
-	if s.Outcome != ScriptUndoing {
+	if s.Undo != ScriptBegun {
 		s.Cuts = 0
 	}
-	s.Outcome, s.Undos, s.Cuts = ScriptUndoing, s.Undos+1, s.Cuts+1
+	s.Undo, s.Undos, s.Cuts = ScriptBegun, s.Undos+1, s.Cuts+1
 	if err := u.save(); err != nil {
 		return err
 	}
-	ran, err := u.execute(ctx, t, s, s.Undo, nil)
-	s.note(ran, err, ScriptUndone, ScriptUndoFailed)
+	ran, err := u.execute(ctx, t, s, s.Undoer, u.scriptEnv(t, s))
+	s.noteUndo(ran, err)
 	u.kick()
-	if s.Outcome == ScriptUndone {
-		u.report(Progress{Step: "undo", Component: s.Component, Script: s.ScriptRun})
-		return nil
-	}
-	failed := &ScriptError{s.ScriptRun}
-	u.report(Progress{Step: "undo", Component: s.Component, Script: s.ScriptRun, Err: failed})
-	return failed
+	return u.reportScript("undo", s, s.Undo)
 }
 
 // The groups in which scripts are undone, between the components.
@@ -79,7 +73,10 @@ func at(p release.Point, component string) func(*txScript) bool {
 	return func(s *txScript) bool { return s.At == p && s.Component == component }
 }
 
-func anyScript(*txScript) bool { return true }
+// beforeAny are those that ran before any component was activated.
+func beforeAny(s *txScript) bool {
+	return s.At == release.BeforeStage || s.At == release.AfterStage || s.At == release.BeforeActivate && s.Component == ""
+}
 
 // suspectScripts takes the scripts for begun that a lost journal record may
 // have begun. An undo has to cope with a script that never ran: one may be cut
@@ -152,7 +149,7 @@ func (u *Updater) tryScript(ctx context.Context, t *txState, i int, s release.Sc
 		if u.poison != nil {
 			return err
 		}
-		if err == nil || try == len(retryPauses) {
+		if err == nil || try == len(retryPauses) || t.Scripts[i].Cuts >= maxCuts {
 			return nil
 		}
 		if err := u.host.Sleep(ctx, retryPauses[try]); err != nil {

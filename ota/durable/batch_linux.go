@@ -45,6 +45,19 @@ func (b *Batch) renamed(op string, oldDir *os.File, oldName string, newDir *os.F
 	return renameAt(op, oldDir, oldName, newDir, newName, flags)
 }
 
+// Replace renames over what has the new name, if anything has.
+func (b *Batch) Replace(oldDir *os.File, oldName string, newDir *os.File, newName string) error {
+	return b.renamed("rename", oldDir, oldName, newDir, newName, 0)
+}
+
+// Link gives a file a second name, which must be free.
+func (b *Batch) Link(oldDir *os.File, oldName string, newDir *os.File, newName string) error {
+	if err := b.Note(newDir); err != nil {
+		return err
+	}
+	return LinkAt(oldDir, oldName, newDir, newName)
+}
+
 // Note has Flush make the folder dir durable too. The caller may close it.
 func (b *Batch) Note(dir *os.File) error {
 	var st unix.Stat_t

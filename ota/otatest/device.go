@@ -85,7 +85,8 @@ type state struct {
 	broken  []string          // rules that were seen broken
 	resets  int
 	scripts map[Script]ScriptState
-	exits   map[Script][]int // exit codes of the next runs
+	// Exit codes of the next runs of scripts.
+	exits, undoExits map[Script][]int
 
 	up, alive     bool
 	boots, starts int
@@ -101,7 +102,7 @@ func NewDevice(repo *Repo, parts ...Part) *Device {
 	d := &Device{repo: repo, state: state{
 		files: map[string]file{}, parts: map[string]*part{},
 		refuse: map[string]int{}, failing: map[string]int{}, asked: map[string]int{}, begun: map[ota.TxID]bool{},
-		scripts: map[Script]ScriptState{}, exits: map[Script][]int{},
+		scripts: map[Script]ScriptState{}, exits: map[Script][]int{}, undoExits: map[Script][]int{},
 		free: [2]int64{1 << 40, 1 << 30},
 	}}
 	for _, p := range parts {
@@ -119,7 +120,7 @@ func (d *Device) Clone() *Device {
 	c := &Device{repo: d.repo, state: d.state, Log: d.Log}
 	s := &c.state
 	s.files, s.refuse, s.failing = maps.Clone(s.files), maps.Clone(s.refuse), maps.Clone(s.failing)
-	s.scripts, s.exits = maps.Clone(s.scripts), maps.Clone(s.exits)
+	s.scripts, s.exits, s.undoExits = maps.Clone(s.scripts), maps.Clone(s.exits), maps.Clone(s.undoExits)
 	s.asked, s.begun, s.broken = maps.Clone(s.asked), maps.Clone(s.begun), slices.Clone(s.broken)
 	s.parts = make(map[string]*part, len(d.state.parts))
 	for name, p := range d.state.parts {

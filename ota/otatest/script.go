@@ -94,6 +94,13 @@ func (d *Device) ScriptExits(s Script, codes ...int) {
 	d.state.exits[s] = codes
 }
 
+// UndoExits is ScriptExits for the undo of a script.
+func (d *Device) UndoExits(s Script, codes ...int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.undoExits[s] = codes
+}
+
 // Run runs a program of addScripts.
 func (h host) Run(ctx context.Context, p seam.Program) (seam.Ran, error) {
 	r, err := p.Open()
@@ -137,8 +144,12 @@ func (h host) script(s Script, undo bool) (code int, err error) {
 		return 0, err
 	}
 	if err := h.look(func(st *state) {
-		if left := st.exits[s]; len(left) > 0 && !undo {
-			code, st.exits[s] = left[0], left[1:]
+		exits := st.exits
+		if undo {
+			exits = st.undoExits
+		}
+		if left := exits[s]; len(left) > 0 {
+			code, exits[s] = left[0], left[1:]
 		}
 	}); err != nil || code != 0 {
 		return code, err

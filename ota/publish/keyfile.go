@@ -2,9 +2,13 @@ package publish
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -13,10 +17,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"filippo.io/age"
 
 	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // ErrKeys is returned when keys are missing, or cannot be read.
@@ -28,28 +36,48 @@ const MaxThreshold = 16
 // maxKeyFile is the longest key file in bytes.
 const maxKeyFile = 64 << 10
 
+// KeyType is a kind of key. It is stored as its word.
+type KeyType string
+
+// The values of [KeyType].
+const (
+	Ed25519 KeyType = "ed25519" // the default
+	ECDSA   KeyType = "ecdsa"   // on the curve P-256
+	RSA     KeyType = "rsa"     // of 3072 bits, for signatures with PSS
+)
+
 // KeyDir is a folder with one file for each key: ROLE.N.pem with the private
 // key as PKCS #8, or ROLE.N.pem.age with the same encrypted by age under a
 // passphrase. The files have mode 0600. Move those of a role elsewhere to take
-// the role offline.
+// the role offline. Beside each is ROLE.N.pub.pem with the public half, which is
+// no secret: it names the key to others, and after the key was lost.
 type KeyDir struct {
 	Path string
 	// Passphrase is asked for the passphrase of an encrypted file. nil means
 	// that none is known.
 	Passphrase func(file string) (string, error)
 
+	// Type is what keys are made of; empty means Ed25519. Spare is how many keys
+	// more than the threshold Make makes for root and for targets: so many can
+	// be lost.
+	Type  KeyType
+	Spare int
+
 	// WorkFactor is how hard a passphrase is to try out, as the power of two
 	// that scrypt takes; 0 means age's default, a second or so.
 	WorkFactor int
 }
 
-// Make makes the keys that are not there yet, threshold Ed25519 keys for root
-// and for targets and one for the others, and returns all. Where encrypt is
-// set the files it makes are encrypted under the passphrase. Called again after
-// it was cut short it carries on.
+// Make makes the keys that are not there yet, threshold and Spare of them for
+// root and for targets and one for the others, and returns all. Where encrypt
+// is set the files it makes are encrypted under the passphrase. Called again
+// after it was cut short it carries on.
 func (d KeyDir) Make(threshold int, encrypt bool) (Keys, error) {
 	if threshold < 1 || threshold > MaxThreshold {
 		return nil, fmt.Errorf("cannot make keys: a threshold of %d is not from 1 to %d", threshold, MaxThreshold)
+	}
+	if d.Spare < 0 || d.Spare > MaxThreshold {
+		return nil, fmt.Errorf("cannot make keys: %d spare ones are not from 0 to %d", d.Spare, MaxThreshold)
 	}
 	if err := durable.MkdirAll(d.Path, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make keys: %w", err)
@@ -58,10 +86,10 @@ func (d KeyDir) Make(threshold int, encrypt bool) (Keys, error) {
 	for _, role := range Roles() {
 		n := 1
 		if role == Root || role == Targets {
-			n = threshold
+			n = threshold + d.Spare
 		}
 		for i := range n {
-			key, err := d.loadOrMake(fmt.Sprintf("%s.%d.pem", role, i+1), encrypt)
+			key, err := d.loadOrMake(keyName(role, i+1), encrypt)
 			if err != nil {
 				return nil, err
 			}
@@ -71,12 +99,61 @@ func (d KeyDir) Make(threshold int, encrypt bool) (Keys, error) {
 	return keys, nil
 }
 
+// New makes one more key for a role, beside those that are there, and returns
+// the path of its public half. It counts for nothing until [Repository.Rotate] or
+// [Repository.Delegate] says so.
+func (d KeyDir) New(role Role, encrypt bool) (key crypto.Signer, public string, err error) {
+	if err := release.CheckName(string(role)); err != nil {
+		return nil, "", fmt.Errorf("cannot make key: role: %w", err)
+	}
+	if err := durable.MkdirAll(d.Path, 0o700); err != nil {
+		return nil, "", fmt.Errorf("cannot make key: %w", err)
+	}
+	files, err := d.files()
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot make key: %w", err)
+	}
+	n := 1
+	for _, f := range files {
+		if f.role == role && f.n >= n {
+			n = f.n + 1
+		}
+	}
+	key, err = d.loadOrMake(keyName(role, n), encrypt)
+	return key, filepath.Join(d.Path, publicName(keyName(role, n))), err
+}
+
+func keyName(role Role, n int) string { return fmt.Sprintf("%s.%d.pem", role, n) }
+func publicName(name string) string   { return strings.TrimSuffix(name, ".pem") + ".pub.pem" }
+func marshalPEM(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
 func (d KeyDir) loadOrMake(name string, encrypt bool) (crypto.Signer, error) {
 	key, err := d.load(name)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = d.make(name, encrypt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(d.Path, publicName(name))
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
-	_, private, err := ed25519.GenerateKey(rand.Reader)
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err == nil {
+		err = durable.WriteFile(path, marshalPEM("PUBLIC KEY", der), 0o644)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot make key: %w", err)
+	}
+	return key, nil
+}
+
+// make makes the key name.
+func (d KeyDir) make(name string, encrypt bool) (crypto.Signer, error) {
+	private, err := generate(d.Type)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make key: %w", err)
 	}
@@ -84,7 +161,7 @@ func (d KeyDir) loadOrMake(name string, encrypt bool) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make key: %w", err)
 	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	data := marshalPEM("PRIVATE KEY", der)
 	if encrypt {
 		name += ".age"
 		if data, err = d.encrypt(name, data); err != nil {
@@ -97,23 +174,92 @@ func (d KeyDir) loadOrMake(name string, encrypt bool) (crypto.Signer, error) {
 	return private, nil
 }
 
-// Load reads the keys of roles. A role without a file has no keys: a verb that
-// has to sign for it says so.
-func (d KeyDir) Load(roles ...Role) (Keys, error) {
-	keys := Keys{}
-	for _, role := range roles {
-		for i := range MaxThreshold {
-			key, err := d.load(fmt.Sprintf("%s.%d.pem", role, i+1))
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			keys[role] = append(keys[role], key)
+func generate(kind KeyType) (crypto.Signer, error) {
+	switch kind {
+	case "", Ed25519:
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return private, err
+	case ECDSA:
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case RSA:
+		return rsa.GenerateKey(rand.Reader, 3072)
+	}
+	return nil, fmt.Errorf("type %q is not %s, %s or %s", kind, Ed25519, ECDSA, RSA)
+}
+
+// keyFile is the file of a private key.
+type keyFile struct {
+	role Role
+	n    int
+}
+
+// files lists the private keys, whether encrypted or not, by role and number.
+func (d KeyDir) files() (list []keyFile, err error) {
+	entries, err := os.ReadDir(d.Path)
+	for _, e := range entries {
+		stem, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), ".age"), ".pem")
+		i := strings.LastIndexByte(stem, '.')
+		if !ok || i < 1 {
+			continue
+		}
+		n, err := strconv.Atoi(stem[i+1:])
+		if err == nil && n > 0 && keyName(Role(stem[:i]), n) == stem+".pem" {
+			list = append(list, keyFile{Role(stem[:i]), n})
 		}
 	}
+	slices.SortFunc(list, func(a, b keyFile) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.n, b.n)) })
+	return slices.Compact(list), err
+}
+
+// Load reads the keys of roles. A role without a file has no keys: a verb that
+// has to sign for it says so. A file that cannot be read is an error.
+func (d KeyDir) Load(roles ...Role) (Keys, error) {
+	return d.loadThose(func(role Role) bool { return slices.Contains(roles, role) })
+}
+
+// LoadAll reads all keys of the folder but those of the roles without.
+func (d KeyDir) LoadAll(without ...Role) (Keys, error) {
+	return d.loadThose(func(role Role) bool { return !slices.Contains(without, role) })
+}
+
+func (d KeyDir) loadThose(wanted func(Role) bool) (Keys, error) {
+	files, err := d.files()
+	if err != nil {
+		return nil, fmt.Errorf("cannot read keys: %w", err)
+	}
+	keys := Keys{}
+	for _, f := range files {
+		if !wanted(f.role) {
+			continue
+		}
+		key, err := d.load(keyName(f.role, f.n))
+		if err != nil {
+			return nil, err
+		}
+		keys[f.role] = append(keys[f.role], key)
+	}
 	return keys, nil
+}
+
+// ReadPublicKey reads the public half of a key: the file that lies beside a key
+// of [KeyDir], or that a hardware module gives (PKIX in PEM).
+func ReadPublicKey(path string) (crypto.PublicKey, error) {
+	data, err := (&disk{}).readFile(path, maxKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read public key: %w", err)
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) != 0 {
+		return nil, fmt.Errorf("cannot read public key: %w: %s is not one public key in PEM (PKIX)", ErrKeys, path)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err == nil {
+		_, err = KeyID(key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read public key: %w: %s: %w", ErrKeys, path, err)
+	}
+	return key, nil
 }
 
 // load reads the plain or the encrypted file of a key.
