@@ -23,6 +23,13 @@
 // ignores fsync, are beyond what a program can see. Processes that write to
 // what a release owns, while it is switched, get what they asked for.
 //
+// # Scripts
+//
+// A release can carry programs that run at the points of its transaction, with
+// a paired undo: see [release.Script]. When they run, what they are given, what
+// their exit codes mean and what happens when the power goes in the middle of
+// one stands in SCRIPTS.md beside this file.
+//
 // # Formats
 //
 // The formats of version 0 may change until version 1 is there. A journal, a

@@ -25,7 +25,7 @@ import (
 //	state       process, boot   components          then
 //	(none)      any             any                 drop what ended transactions left
 //	staging     any             any                 stays open; Stage again
-//	staged      any             any                 stays open
+//	staged      any             any                 stays open; what scripts prepared is undone
 //	staged      record lost     any                 back: it may have been activating
 //	activating  any             any                 back, not condemned
 //	trial       same process    any                 stays open
@@ -44,6 +44,10 @@ import (
 //	reverting   same boot       armed for the next  stays open, needs a reboot
 //	reverting   any             any                 back; after 3 boots stuck
 //	stuck       any             any                 the way it was going, again
+//
+// Where it goes back, scripts are undone, and where it activates or goes
+// forward, those that have not succeeded run; what a script of an earlier
+// process left running is ended first.
 //
 // A record that was lost to damage may have been one step further than the one
 // that is left. In every other state than the two above, doing what the older

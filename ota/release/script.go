@@ -8,7 +8,7 @@ import (
 // Script is a program of a release that runs on the device while the release
 // is installed: a text that begins with an interpreter line, or an executable.
 // What it is given, what its exit codes mean and what happens when the power
-// goes in the middle stands in package ota, with Options.
+// goes in the middle stands in SCRIPTS.md of package ota.
 type Script struct {
 	// Name is unique among the scripts of the release, or of the component,
 	// that have the same point.
