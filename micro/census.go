@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -42,20 +43,41 @@ type census struct {
 	gone    map[string]bool
 	folders map[string]int64
 
+	merges  map[string]*merging
+	noted   map[string]localChange
+	looks   bool // only to say what would change
+
 	removals, places, metas []entryChange
 	entries                 []placed
 	local                   LocalChangeError
 	unmanaged               UnmanagedError
 }
 
+// localChange is what a census found out about a managed entry that was
+// changed on the device.
+type localChange struct {
+	why     string
+	refused string // why it stops the release; empty where it does not
+}
+
+// newCensus prepares a census of the root.
+func (f *inPlaceFiles) newCensus(ctx context.Context, tree *at.Tree, opts ComponentOptions, was inPlace, plans map[ota.TxID]*changes, old, next *release.Index) (*census, error) {
+	vols, err := f.newVolumes()
+	c := &census{
+		f: f, ctx: ctx, tree: tree, w: f.newWorker(ctx, tree), opts: opts, old: old, next: next, vols: vols,
+		wanted: map[string]*release.Entry{}, as: map[string]string{}, retain: map[string]bool{},
+		holds: map[string]bool{}, gone: map[string]bool{}, folders: map[string]int64{},
+		merges: map[string]*merging{}, noted: map[string]localChange{},
+		local: LocalChangeError{Root: f.opts.Root}, unmanaged: UnmanagedError{Root: f.opts.Root},
+	}
+	c.was, c.own = placedBefore(was, plans, tree)
+	return c, err
+}
+
+// run returns an error for what stops the release.
 func (c *census) run() error {
-	c.wanted, c.as, c.retain = map[string]*release.Entry{}, map[string]string{}, map[string]bool{}
-	c.holds, c.gone, c.folders = map[string]bool{}, map[string]bool{}, map[string]int64{}
-	c.local.Root, c.unmanaged.Root = c.f.opts.Root, c.f.opts.Root
-	for _, step := range []func() error{c.list, c.judge, c.remove, c.placeAll} {
-		if err := step(); err != nil {
-			return err
-		}
+	if err := c.count(); err != nil {
+		return err
 	}
 	if len(c.local.Changes) > 0 {
 		return &c.local
@@ -64,6 +86,29 @@ func (c *census) run() error {
 		return &c.unmanaged
 	}
 	return nil
+}
+
+func (c *census) count() error {
+	for _, step := range []func() error{c.list, c.judge, c.remove, c.placeAll} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuse notes a local change that stops the release.
+func (c *census) refuse(p, why string) {
+	c.noted[p] = localChange{why, why}
+	c.local.add(p, why)
+}
+
+// hurdle is what Stage ends at. A census that only looks goes on.
+func (c *census) hurdle(err error) error {
+	if c.looks {
+		return nil
+	}
+	return err
 }
 
 // list lists what is wanted, and the folders above it.
@@ -155,14 +200,18 @@ func (c *census) judge() error {
 		if why == "" {
 			continue
 		}
+		c.noted[p] = localChange{why: why}
 		switch c.opts.of(p) {
 		case Overwrite:
 		case Keep:
-			if err := c.keep(p, why, info); err != nil {
-				return err
-			}
+			err = c.keep(p, why, info)
+		case Merge:
+			err = c.merge(p, why, info)
 		default:
-			c.local.add(p, why)
+			c.refuse(p, why)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -178,7 +227,7 @@ func (c *census) keep(p, why string, info at.Info) error {
 		}
 	}
 	if folders != 0 && folders != 3 {
-		c.local.add(p, why+", and a folder cannot be kept in the place of something else")
+		c.refuse(p, why+", and a folder cannot be kept in the place of something else")
 		return nil
 	}
 	c.as[p] = asKept
@@ -191,7 +240,7 @@ func (c *census) keep(p, why string, info at.Info) error {
 		return nil
 	}
 	if c.wanted[beside] != nil || release.CheckPath(beside) != nil {
-		c.local.add(p, why+", and there is no name for the new one beside it")
+		c.refuse(p, why+", and there is no name for the new one beside it")
 		return nil
 	}
 	copied := *e
@@ -246,11 +295,12 @@ func (c *census) removeOne(p string) error {
 		return nil
 	}
 	if e == nil && why != "" {
+		c.noted[p] = localChange{why: why}
 		switch c.opts.of(p) {
-		case Keep:
+		case Keep, Merge:
 			return nil
 		case Refuse:
-			c.local.add(p, why)
+			c.refuse(p, why)
 		}
 	}
 	ch, err := c.change(p, info, true)
@@ -310,10 +360,12 @@ func (c *census) place(p string, e *release.Entry) error {
 		c.entries = append(c.entries, done)
 		return c.folder(p, e, info)
 	}
-	why, err := c.w.wrong(c.tree, p, e)
-	if err != nil || why == "" {
-		c.entries = append(c.entries, done)
-		return err
+	if c.merges[p] == nil {
+		why, err := c.w.wrong(c.tree, p, e)
+		if err != nil || why == "" {
+			c.entries = append(c.entries, done)
+			return err
+		}
 	}
 	if there && info.IsDir() && !c.emptied(p, &c.unmanaged) {
 		return nil
@@ -334,14 +386,15 @@ func (c *census) folder(p string, e *release.Entry, info at.Info) error {
 	if err != nil || why == "" {
 		return err
 	}
-	if info.Locked {
-		return fmt.Errorf("%w: it is immutable or append-only", ErrReadOnly)
-	}
 	list, err := c.tree.Xattrs(p, info, e.Xattrs)
 	if err != nil {
 		return err
 	}
-	if err := c.tree.Writable(p); err != nil {
+	err = c.tree.Writable(p)
+	if info.Locked {
+		err = errLocked
+	}
+	if err != nil && c.hurdle(err) != nil {
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)
 	}
 	c.metas = append(c.metas, entryChange{
@@ -364,13 +417,15 @@ func (c *census) change(p string, info at.Info, there bool) (entryChange, error)
 	}
 	ch.Vol = vol
 	if there && (info.MountRoot || !info.MountSaid && info.IsDir() && c.otherDevice(dir, info)) {
-		return ch, fmt.Errorf("%w: it is a mount point", ErrNoExchange)
+		return ch, c.hurdle(fmt.Errorf("%w: it is a mount point", ErrNoExchange))
 	}
 	if there && info.Locked {
-		return ch, fmt.Errorf("%w: it is immutable or append-only", ErrReadOnly)
+		return ch, c.hurdle(fmt.Errorf("%w: %w", ErrReadOnly, errLocked))
 	}
-	return ch, c.changeable(dir)
+	return ch, c.hurdle(c.changeable(dir))
 }
+
+var errLocked = errors.New("it is immutable or append-only")
 
 func (c *census) otherDevice(dir string, info at.Info) bool {
 	above, err := c.tree.Stat(dir)
@@ -388,7 +443,7 @@ func (c *census) changeable(dir string) error {
 		return nil
 	}
 	if err == nil && info.Locked {
-		err = errors.New("it is immutable or append-only")
+		err = errLocked
 	}
 	if err == nil {
 		err = c.tree.Writable(dir)

@@ -141,6 +141,20 @@ type shop struct {
 	fail    func(b release.Blob) error
 	corrupt map[release.Digest]bool // handed out wrong
 	local   bool                    // nothing is there
+	merge   func(env map[string]string) error
+}
+
+// Script implements ota.Scripter.
+func (s *shop) Script(_ context.Context, name string, env ...string) error {
+	if name != "merge-conf" || s.merge == nil {
+		return fmt.Errorf("there is no script %s", name)
+	}
+	all := map[string]string{}
+	for _, e := range env {
+		k, v, _ := strings.Cut(e, "=")
+		all[k] = v
+	}
+	return s.merge(all)
 }
 
 // newShop makes a release of the tree in dir. carry replaces what is there by

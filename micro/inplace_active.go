@@ -298,7 +298,7 @@ func (f *inPlaceFiles) dropIndexes() error {
 	if err != nil {
 		return err
 	}
-	return f.pruneIndexes(known{Digest: was.Digest})
+	return errors.Join(f.pruneIndexes(known{Digest: was.Digest}), f.pruneBases())
 }
 
 // Prune drops the kept sets that are not among keep, the transactions that are

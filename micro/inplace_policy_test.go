@@ -101,6 +101,8 @@ func TestInPlaceOptions(t *testing.T) {
 	for _, bad := range []string{
 		`{"localChange":"keep"}`, `{"localChanges":"merge"}`, `{"paths":[{"path":"[","localChanges":"keep"}]}`,
 		`{"paths":[{"path":"/etc","localChanges":"keep"}]}`, `{"paths":[{"path":"a"}]}`, `{"paths":[{"localChanges":"keep"}]}`, `[]`,
+		`{"paths":[{"path":"a","localChanges":"merge"}]}`, `{"paths":[{"path":"a","localChanges":"keep","script":"x"}]}`,
+		`{"paths":[{"path":"a","localChanges":"merge","script":"x"}]} {}`,
 	} {
 		_, err := ParseOptions([]byte(bad))
 		require.Error(t, err, bad)

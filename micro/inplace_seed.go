@@ -57,6 +57,9 @@ func (f *inPlaceFiles) lenders() ([]*lender, error) {
 			all = append(all, f.keptLenders(d)...)
 		}
 	}
+	if l := f.baseLender(); l != nil {
+		all = append(all, l)
+	}
 	return all, err
 }
 
@@ -122,6 +125,10 @@ func (f *inPlaceFiles) Seed(_ context.Context, name string, b release.Blob) (io.
 // Budget returns what Stage of c takes on each file system: everything that is
 // not in its place already, in whole blocks, and the records.
 func (f *inPlaceFiles) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
+	opts, err := ParseOptions(c.Options)
+	if err != nil {
+		return nil, err
+	}
 	next, err := f.index(ctx, c.Digest(), c.Index, content)
 	if err != nil {
 		return nil, err
@@ -134,15 +141,17 @@ func (f *inPlaceFiles) Budget(ctx context.Context, c release.Component, content 
 	if err != nil {
 		return nil, err
 	}
+	old := f.oldIndex(ctx, known{Digest: was.Digest, Index: was.Index}, content)
 	vols, err := f.newVolumes()
 	if err == nil {
-		err = f.count(ctx, tree, vols, f.oldIndex(ctx, known{Digest: was.Digest, Index: was.Index}, content), next)
+		err = f.count(ctx, tree, vols, old, next)
 	}
 	if err := errors.Join(err, tree.Close()); err != nil {
 		return nil, err
 	}
 	n := counter{f: &f.base, next: next, block: f.blockSize()}
 	n.records(c)
+	n.countMerges(opts, old)
 	n.add(2 * 400 * int64(len(next.Entries)))
 	needs := vols.needs
 	needs[0].Bytes += n.bytes
@@ -238,7 +247,7 @@ func (f *inPlaceFiles) keptLocally(c release.Component) (map[string]bool, error)
 	was, _, err := f.current()
 	kept := map[string]bool{}
 	for _, p := range was.Entries {
-		kept[p.Path] = p.As == asKept && was.Digest == c.Digest()
+		kept[p.Path] = p.local() && was.Digest == c.Digest()
 	}
 	return kept, err
 }

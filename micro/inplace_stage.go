@@ -26,6 +26,9 @@ func (f *inPlaceFiles) Stage(ctx context.Context, tx ota.TxID, c release.Compone
 		return "", err
 	}
 	opts, err := ParseOptions(c.Options)
+	if err == nil {
+		err = opts.checkScripts(c)
+	}
 	if err != nil {
 		return "", fmt.Errorf("cannot stage %s: %w", c.Name, err)
 	}
@@ -70,33 +73,29 @@ func (f *inPlaceFiles) stage(ctx context.Context, tx ota.TxID, c release.Compone
 		return f.writeRecord(f.txPath(tx, "staged"), formatChanges, changes{New: inPlace{Digest: was.Digest}, Same: true})
 	}
 	old := f.oldIndex(ctx, known{Digest: was.Digest, Index: was.Index}, content)
-	cs, err := f.census(ctx, tx, tree, opts, was, plans, old, next)
+	n, err := f.newCensus(ctx, tree, opts, was, plans, old, next)
 	if err != nil {
 		return err
 	}
-	cs.Old = inPlace{Digest: was.Digest, Index: was.Index, Mark: was.Mark}
-	cs.New.Digest, cs.New.Index = c.Digest(), c.Index
-	return f.stageAll(ctx, tx, cs, next, content)
-}
-
-// census compares the root with next.
-func (f *inPlaceFiles) census(ctx context.Context, tx ota.TxID, tree *at.Tree, opts ComponentOptions, was inPlace, plans map[ota.TxID]*changes, old, next *release.Index) (*changes, error) {
-	vols, err := f.newVolumes()
-	if err != nil {
-		return nil, err
-	}
 	if before, err := f.readChanges(tx, "volumes"); err == nil && before != nil {
 		for _, v := range before.Volumes {
-			vols.add(v.Top)
+			n.vols.add(v.Top)
 		}
 	}
-	c := census{f: f, ctx: ctx, tree: tree, w: f.newWorker(ctx, tree), opts: opts, old: old, next: next, vols: vols}
-	c.was, c.own = placedBefore(was, plans, tree)
-	if err := c.run(); err != nil {
-		return nil, err
+	if err := n.run(); err != nil {
+		return err
 	}
-	cs := c.result()
-	return &cs, nil
+	m, err := f.newMerger(ctx, tx, n, content)
+	if err != nil {
+		return err
+	}
+	if err = m.all(); err == nil {
+		cs := n.result()
+		cs.Old = inPlace{Digest: was.Digest, Index: was.Index, Mark: was.Mark}
+		cs.New.Digest, cs.New.Index = c.Digest(), c.Index
+		err = f.stageAll(ctx, tx, &cs, next, m, content)
+	}
+	return errors.Join(err, m.close())
 }
 
 // placedBefore returns what the release in effect placed, and what open transactions
@@ -108,7 +107,7 @@ func placedBefore(was inPlace, plans map[ota.TxID]*changes, tree *at.Tree) (map[
 	}
 	for _, cs := range plans {
 		for _, p := range cs.New.Entries {
-			if p.ID == (at.ID{}) || p.As == asKept {
+			if p.ID == (at.ID{}) || p.local() {
 				continue
 			}
 			own[p.Path] = append(own[p.Path], p.ID)
@@ -131,15 +130,16 @@ type maker struct {
 	order  []release.Blob
 	names  []map[string]bool // what each store is to hold
 	wrote  map[*entryChange]bool
+	merger *merger // nil where nothing is ever merged
 }
 
-func (f *inPlaceFiles) stageAll(ctx context.Context, tx ota.TxID, cs *changes, next *release.Index, content ota.Content) error {
+func (f *inPlaceFiles) stageAll(ctx context.Context, tx ota.TxID, cs *changes, next *release.Index, merger *merger, content ota.Content) error {
 	stores, err := f.prepareStores(ctx, tx, cs.Volumes)
 	defer func() { closeStores(stores) }()
 	if err != nil {
 		return err
 	}
-	m := maker{f: f, ctx: ctx, cs: cs, next: next, stores: stores, need: map[release.Digest][]*entryChange{}, wrote: map[*entryChange]bool{}}
+	m := maker{f: f, ctx: ctx, cs: cs, next: next, stores: stores, need: map[release.Digest][]*entryChange{}, wrote: map[*entryChange]bool{}, merger: merger}
 	m.names = make([]map[string]bool, len(stores))
 	for i := range m.names {
 		m.names[i] = map[string]bool{}
@@ -148,6 +148,9 @@ func (f *inPlaceFiles) stageAll(ctx context.Context, tx ota.TxID, cs *changes, n
 		return err
 	}
 	if err := m.stamp(); err != nil {
+		return err
+	}
+	if err := merger.finish(&m); err != nil {
 		return err
 	}
 	return f.finishStage(tx, cs, stores)
@@ -216,6 +219,8 @@ func (m *maker) entry(ch *entryChange) *release.Entry {
 		return nil
 	case as == asImplied:
 		return impliedDir(ch.Path)
+	case as == asMerged:
+		return &m.merger.c.merges[ch.Path].entry
 	case as == asBeside:
 		e := *m.next.Find(ch.Path[:len(ch.Path)-len(suffixNew)])
 		e.Path = ch.Path
@@ -244,10 +249,12 @@ func (m *maker) one(ch *entryChange) error {
 	if err := s.tree.RemoveAll(name); err != nil {
 		return err
 	}
-	switch e.Type {
-	case release.Symlink:
+	switch {
+	case e.Type == release.Symlink:
 		return s.symlink(name, e)
-	case release.Dir:
+	case m.isMerged(ch):
+		return m.fromMerge(ch)
+	case e.Type == release.Dir:
 		if err := s.step("mkdir", name); err != nil {
 			return err
 		}

@@ -115,6 +115,11 @@ func (f *treeFiles) identify(p place, plans map[ota.TxID]*plan) (known, bool) {
 // installed returns what the root holds, from the evidence or the slow way. It
 // is zero for a root that no release put there.
 func (f *treeFiles) installed(ctx context.Context, root place) (known, error) {
+	return f.find(ctx, root, f.compareAll)
+}
+
+// find returns what the root holds, the slow way being slow.
+func (f *treeFiles) find(ctx context.Context, root place, slow func(context.Context, place) (known, error)) (known, error) {
 	plans, err := f.plans()
 	if err != nil || !root.there {
 		return known{}, err
@@ -122,13 +127,21 @@ func (f *treeFiles) installed(ctx context.Context, root place) (known, error) {
 	if k, ok := f.identify(root, plans); ok {
 		return k, nil
 	}
-	return f.compareAll(ctx, root)
+	return slow(ctx, root)
 }
 
-// compareAll is the slow way: the root is compared by content with every
-// index that the spool holds. What it finds is written down, so that the next
+// compareAll is the slow way. What it finds is written down, so that the next
 // answer is quick.
 func (f *treeFiles) compareAll(ctx context.Context, root place) (known, error) {
+	k, err := f.search(ctx, root)
+	if err == nil && !k.Digest.IsZero() {
+		_ = f.remember(k)
+	}
+	return k, err
+}
+
+// search compares the root by content with every index that the spool holds.
+func (f *treeFiles) search(ctx context.Context, root place) (known, error) {
 	names, err := f.listDir(dirIndex)
 	if err != nil || len(names) == 0 {
 		return known{}, err
@@ -144,7 +157,6 @@ func (f *treeFiles) compareAll(ctx context.Context, root place) (known, error) {
 			return known{}, err
 		}
 		if same {
-			_ = f.remember(k)
 			return k, nil
 		}
 	}

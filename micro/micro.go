@@ -148,6 +148,8 @@ type layout interface {
 	ota.Repairer
 	ota.Pruner
 	ota.Reverter
+	ota.Differ
+	ota.Rooter
 }
 
 // base is what the layouts share: the options, and the records and indexes in
@@ -243,6 +245,9 @@ const (
 	dirIndex = "index" // the index of each known tree, by component digest
 	dirTrash = "trash" // what is being removed
 )
+
+// Root returns the folder that the component lies below.
+func (f *base) Root(string) string { return f.opts.Root }
 
 func (f *base) path(names ...string) string {
 	return filepath.Join(append([]string{f.opts.Spool}, names...)...)

@@ -53,8 +53,17 @@ type survey struct {
 	unmanaged UnmanagedError
 }
 
-// surveyRoot surveys the tree live, which is the root or nil for none.
+// surveyRoot surveys the tree live, which is the root or nil for none. What is
+// unmanaged is an error.
 func surveyRoot(ctx context.Context, live *at.Tree, old, next *release.Index) (*survey, error) {
+	s, err := takeSurvey(ctx, live, old, next)
+	if err == nil && len(s.unmanaged.Paths) > 0 {
+		err = &s.unmanaged
+	}
+	return s, err
+}
+
+func takeSurvey(ctx context.Context, live *at.Tree, old, next *release.Index) (*survey, error) {
 	s := &survey{ctx: ctx, live: live, old: old, next: next}
 	if live != nil {
 		info, err := live.Stat(".")
@@ -67,9 +76,6 @@ func surveyRoot(ctx context.Context, live *at.Tree, old, next *release.Index) (*
 		}
 	}
 	s.addMissing()
-	if len(s.unmanaged.Paths) > 0 {
-		return nil, &s.unmanaged
-	}
 	return s, nil
 }
 
