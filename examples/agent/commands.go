@@ -147,6 +147,8 @@ func ofResult(a *agent, r ota.Result, err error, cannot string) answer {
 	switch {
 	case err != nil && r.Tx == "":
 		ans.Line = cannot
+	case errors.Is(err, ota.ErrLater):
+		ans.Line = fmt.Sprintf("%s waits for a script that asked for another time, %s runs", r.To, r.From)
 	case err == nil && r.State == ota.Idle:
 		ans.Line = "nothing to do, runs " + a.updater.Status().Running.String()
 	case r.State == ota.Committed:

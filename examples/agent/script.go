@@ -7,22 +7,20 @@ import (
 	"github.com/pawl-ota/pawl/ota"
 )
 
-// scriptWords say for a person how a script ended, where that was no success.
+// scriptWords say for a person how a script ended.
 var scriptWords = map[ota.ScriptOutcome]string{
 	ota.ScriptBegun:   "is running, or was cut short",
+	ota.ScriptOK:      "succeeded",
 	ota.ScriptLater:   "asked for another time",
 	ota.ScriptRefused: "refused the release",
 	ota.ScriptFailed:  "failed",
-	"undoing":         "is being undone, or that was cut short",
-	"undone":          "was undone",
-	"undo-failed":     "could not be undone",
 }
 
 // scriptLines tell of the scripts of a transaction that did not simply
 // succeed, one line each.
 func scriptLines(r ota.Result) (lines []string) {
 	for _, s := range r.Scripts {
-		if s.Outcome != ota.ScriptOK {
+		if s.Outcome != ota.ScriptOK || s.Undo != "" && s.Undo != ota.ScriptOK {
 			lines = append(lines, scriptLine(s))
 		}
 	}
@@ -36,11 +34,18 @@ func scriptLine(s ota.ScriptRun) string {
 		text += " of " + s.Component
 	}
 	text += ") " + scriptWords[s.Outcome]
+	if s.Tries > 1 {
+		text += fmt.Sprintf(" in run %d", s.Tries)
+	}
 	if s.Why != "" {
 		text += ", " + s.Why
 	}
-	if s.Tries > 1 {
-		text += fmt.Sprintf(", in run %d", s.Tries)
+	switch s.Undo {
+	case "":
+	case ota.ScriptOK:
+		text += ", and was undone"
+	default:
+		text += ", and its undo " + strings.TrimSuffix(scriptWords[s.Undo]+", "+s.UndoWhy, ", ")
 	}
 	lines := strings.Split(strings.TrimSpace(s.Output), "\n")
 	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
