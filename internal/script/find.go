@@ -79,14 +79,20 @@ func (s *sweep) find() (found []process, doubt bool, err error) {
 // look reads the environment of a process.
 func (s *sweep) look(pid int) (marked, unclear bool) {
 	env, err := s.environ(pid)
-	switch {
-	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
-		return false, false // another user's
-	case err == nil && len(env) > 0:
+	if err == nil && len(env) > 0 {
 		return hasEntry(env, s.mark), false
 	}
+	// What is dead, or in the middle of execve, has no environment. To an
+	// ordinary user the kernel says then that it may not be read.
 	p, unclear := s.living(pid)
-	return false, unclear || p.pid != 0 && p.start >= s.since
+	forbidden := errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
+	return false, unclear || p.pid != 0 && p.start >= s.since && (!forbidden || isOwn(pid))
+}
+
+// isOwn reports whether the process runs as the user of this one.
+func isOwn(pid int) bool {
+	var st unix.Stat_t
+	return unix.Stat("/proc/"+strconv.Itoa(pid), &st) == nil && int(st.Uid) == os.Geteuid()
 }
 
 // living returns the process unless it is dead. That is unclear the first time:

@@ -4,6 +4,7 @@ package script
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +26,8 @@ var roles = map[string]func() int{
 	"drop mark":   dropMarkRole,
 	"forks on":    func() int { return forksOn(0) },
 	"fork":        forkRole,
+	"descriptors": descriptorsRole,
+	"container":   containerRole,
 	"wait":        func() int { time.Sleep(100 * time.Second); return 0 },
 }
 
@@ -91,5 +94,60 @@ func forksOn(n int) int {
 	if err != nil {
 		return 1
 	}
+	return 0
+}
+
+// descriptorsRole lists what it has open, but for what Go opened in it.
+func descriptorsRole() int {
+	var lines []string
+	for fd := range 1024 {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		name, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+		name, _, _ = strings.Cut(name, ":[")
+		lines = append(lines, fmt.Sprint(fd, " ", name))
+	}
+	fmt.Println(strings.Join(lines, "\n"))
+	return 0
+}
+
+// containerRole is process 1.
+func containerRole() int {
+	try := func(text string) (seam.Ran, error) {
+		mark := "PAWL_RUN=" + rand.Text()
+		return quick.run(context.Background(), seam.Program{
+			Name: "hello", Open: source([]byte(text), nil), Size: int64(len(text)),
+			Env: []string{"PATH=/usr/bin:/bin", mark}, Mark: mark, Dir: "/", Limit: 10 * time.Second, MaxOutput: 100,
+		})
+	}
+	must := func(what string, ok bool, more ...any) {
+		if !ok {
+			fmt.Println("not so:", what, more)
+			os.Exit(1)
+		}
+	}
+	const noexec = "/proc/sys/vm/memfd_noexec"
+	_, err := try("#!/bin/sh\n")
+	must("a foreign /proc is refused", err != nil && strings.Contains(err.Error(), "another pid namespace"), err)
+	fmt.Println(err)
+	must("mount", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") == nil)
+	must("mount", unix.Mount("proc", "/proc", "proc", 0, "") == nil)
+	for range 3 {
+		began := time.Now()
+		ran, err := try("#!/bin/sh\nsleep 100 & setsid sleep 100 & (sleep 100 & )\nexit 3\n")
+		must("it runs", err == nil && ran.Exit == 3 && ran.Left >= 3, err, ran)
+		fmt.Println("with dead children that nobody takes in:", time.Since(began), ran.Left)
+	}
+	if os.WriteFile(noexec, []byte("1"), 0) != nil {
+		return 0 // before Linux 6.3
+	}
+	ran, err := try("#!/bin/sh\nexit 4\n")
+	must("programs in memory, when asked for", err == nil && ran.Exit == 4, err, ran)
+	must("forbid them", os.WriteFile(noexec, []byte("2"), 0) == nil)
+	_, err = try("#!/bin/sh\n")
+	must("that is said", err != nil && strings.Contains(err.Error(), "vm.memfd_noexec"), err)
+	fmt.Println(err)
 	return 0
 }

@@ -185,6 +185,11 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	eventually(t, "the threads end", func() bool { return count(t, "task") <= threads+2 })
 	assert.LessOrEqual(t, count(t, "fd"), files, "descriptors")
+	f, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = os.Lstat(fmt.Sprintf("/proc/self/task/%d/fd/%d", os.Getpid(), f.Fd()))
+	assert.NoError(t, err, "the main thread shares the descriptors of the others")
 	assert.LessOrEqual(t, runtime.NumGoroutine(), routines, "goroutines")
 }
 
