@@ -43,9 +43,10 @@ type census struct {
 	gone    map[string]bool
 	folders map[string]int64
 
-	merges  map[string]*merging
-	noted   map[string]localChange
-	looks   bool // only to say what would change
+	merges map[string]*merging
+	noted  map[string]localChange
+	asOld  map[string]bool // what was looked at, and is as the old release listed it
+	looks  bool            // only to say what would change
 
 	removals, places, metas []entryChange
 	entries                 []placed
@@ -67,7 +68,7 @@ func (f *inPlaceFiles) newCensus(ctx context.Context, tree *at.Tree, opts Compon
 		f: f, ctx: ctx, tree: tree, w: f.newWorker(ctx, tree), opts: opts, old: old, next: next, vols: vols,
 		wanted: map[string]*release.Entry{}, as: map[string]string{}, retain: map[string]bool{},
 		holds: map[string]bool{}, gone: map[string]bool{}, folders: map[string]int64{},
-		merges: map[string]*merging{}, noted: map[string]localChange{},
+		merges: map[string]*merging{}, noted: map[string]localChange{}, asOld: map[string]bool{},
 		local: LocalChangeError{Root: f.opts.Root}, unmanaged: UnmanagedError{Root: f.opts.Root},
 	}
 	c.was, c.own = placedBefore(was, plans, tree)
@@ -184,6 +185,7 @@ func (c *census) changed(p string) (string, at.Info, error) {
 		return "", info, nil
 	}
 	why, err := c.w.wrong(c.tree, p, e)
+	c.asOld[p] = err == nil && why == ""
 	return why, info, err
 }
 
@@ -359,6 +361,10 @@ func (c *census) place(p string, e *release.Entry) error {
 	case there && info.IsDir() && e.Type == release.Dir:
 		c.entries = append(c.entries, done)
 		return c.folder(p, e, info)
+	}
+	if c.asOld[p] && sameEntry(e, find(c.old, p)) {
+		c.entries = append(c.entries, done)
+		return nil
 	}
 	if c.merges[p] == nil {
 		why, err := c.w.wrong(c.tree, p, e)
