@@ -17,7 +17,7 @@ import (
 // new one twice.
 func (c *command) keyDir(fresh bool) publish.KeyDir {
 	known := ""
-	return publish.KeyDir{Path: c.keys, Passphrase: func(file string) (string, error) {
+	return publish.KeyDir{Path: c.keys, Type: publish.KeyType(c.keyType), Spare: c.spare, Passphrase: func(file string) (string, error) {
 		if known != "" {
 			return known, nil
 		}

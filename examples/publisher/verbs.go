@@ -73,12 +73,8 @@ func (c *command) release() error {
 	if err != nil {
 		return err
 	}
-	keys, err := c.keyDir(false).Load(publish.Targets, publish.Snapshot, publish.Timestamp)
-	if err != nil {
-		return err
-	}
 	began, steps := time.Now(), newSteps(c.out)
-	r, err := publish.Open(publish.Options{Dir: c.repo, Keys: keys, Progress: steps.show})
+	r, err := c.open(steps.show)
 	if err != nil {
 		return err
 	}
@@ -101,11 +97,7 @@ func (c *command) refresh() error {
 	if err := c.args(0, "refresh takes flags only"); err != nil {
 		return err
 	}
-	keys, err := c.keyDir(false).Load(publish.Targets, publish.Snapshot, publish.Timestamp)
-	if err != nil {
-		return err
-	}
-	r, err := publish.Open(publish.Options{Dir: c.repo, Keys: keys})
+	r, err := c.open(nil)
 	if err != nil {
 		return err
 	}
@@ -117,11 +109,27 @@ func (c *command) refresh() error {
 	for _, role := range done.Signed {
 		words = append(words, string(role))
 	}
-	fmt.Fprintf(c.out, "refreshed   %s; good until %s\n", strings.Join(words, ", "), date(done.Expires[publish.Timestamp]))
+	fmt.Fprintf(c.out, "refreshed   %s; good until %s\n", strings.Join(words, ", "), date(earliest(done.Expires)))
+	for _, role := range done.Due {
+		fmt.Fprintf(c.errs, "publisher refresh: %s expires on %s and was not signed; %s\n", role, date(done.Expires[role]), dueHelp(role))
+	}
+	if len(done.Due) > 0 {
+		return errDue
+	}
 	if left := time.Until(done.Expires[publish.Root]); left < 180*24*time.Hour {
-		fmt.Fprintf(c.errs, "publisher refresh: the root expires on %s\n", date(done.Expires[publish.Root]))
+		fmt.Fprintf(c.errs, "publisher refresh: the root expires on %s; %s\n", date(done.Expires[publish.Root]), dueHelp(publish.Root))
 	}
 	return nil
+}
+
+// errDue is returned when somebody else has to sign soon.
+var errDue = errors.New("updates will stop unless the keys that were not here sign before that")
+
+func dueHelp(role publish.Role) string {
+	if role == publish.Root {
+		return "renew it with the keys of root: publisher renew"
+	}
+	return fmt.Sprintf("refresh where the keys of %s are", role)
 }
 
 func (c *command) list() error {
@@ -184,6 +192,9 @@ func (c *command) verify() error {
 	}
 	fmt.Fprintf(c.out, "verified    %d releases, %d blobs with %s, stored in %s; good until %s\n",
 		v.Releases, v.Blobs, bar.Size(v.Bytes), bar.Size(v.Stored), date(earliest(v.Expires)))
+	for _, name := range v.Ignored {
+		fmt.Fprintf(c.out, "ignored     %s\n", name)
+	}
 	for _, name := range v.Unused {
 		fmt.Fprintf(c.out, "unused      %s\n", name)
 	}
