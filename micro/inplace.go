@@ -3,22 +3,14 @@
 package micro
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pawl-ota/pawl/micro/internal/at"
-	"github.com/pawl-ota/pawl/ota"
-	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -29,6 +21,11 @@ import (
 // the new one was: what the spool holds says, entry by entry, on which side the
 // device is, and is the backup. A small file, the mark, is exchanged last, both
 // ways: it says which release the entries should be.
+//
+// Where a kernel or a file system cannot exchange names, or where inode numbers
+// do not last, Stage has the old entry kept in the spool under a name of its
+// own beside the new one, as a second name of the same file or else as a copy,
+// and the new one is renamed over it: see [byReplace] for what is weaker then.
 type inPlaceFiles struct {
 	base
 
@@ -41,13 +38,6 @@ const (
 	formatPlaced  = "pawl-micro-inplace/0"
 	formatChanges = "pawl-micro-inplace-plan/0"
 )
-
-// volume is a mount that entries lie on.
-type volume struct {
-	Top   string `json:"top"`   // the folder where the mount begins
-	Spool string `json:"spool"` // on that mount
-	ID    at.ID  `json:"id"`    // of the spool
-}
 
 // Why a path is among the placed ones though no index lists it that way.
 const (
@@ -81,10 +71,10 @@ type stamp struct {
 
 func stampOf(i at.Info) *stamp { return &stamp{i.ID, i.Size, i.Mtime, i.IsDir()} }
 
-// is reports whether the inode is still as it was found. The times of a folder
-// say nothing of the folder itself.
-func (s *stamp) is(i at.Info) bool {
-	return i.Like(s.ID) && (s.Dir || i.Size == s.Size && i.Mtime == s.Mtime)
+// is reports whether the inode is still as it was found on v. The times of a
+// folder say nothing of the folder itself.
+func (s *stamp) is(i at.Info, v volume) bool {
+	return (v.Loose || i.Like(s.ID)) && s.Dir == i.IsDir() && (s.Dir || i.Size == s.Size && i.Mtime == s.Mtime)
 }
 
 // meta is the metadata of a folder.
@@ -111,6 +101,9 @@ type entryChange struct {
 	NewMeta *meta `json:"newMeta,omitempty"`
 	// Over is set where a local change since Stage is replaced too.
 	Over bool `json:"over,omitempty"`
+	// Away is set where the old entry has to leave before the new one can
+	// come, so that for a moment nothing has the name.
+	Away bool `json:"away,omitempty"`
 }
 
 // folderTime is the time of a folder whose entries change.
@@ -130,8 +123,8 @@ type changes struct {
 	Folders []folderTime  `json:"folders,omitempty"`
 }
 
-// nameInSpool is the name that the new entry has before the switch, and the
-// old one after it.
+// nameInSpool is the name that the new entry has before the switch, and where
+// names are exchanged the old one after it.
 func nameInSpool(p string) string {
 	sum := sha256.Sum256([]byte(p))
 	return hex.EncodeToString(sum[:16])
@@ -143,13 +136,6 @@ const dirContent = "content"
 // fileMark is the name of the mark in the spool and in a transaction's folder.
 const fileMark = "mark"
 
-// on returns the base whose spool is on v.
-func (f *base) on(v volume) *base {
-	b := *f
-	b.opts.Spool = v.Spool
-	return &b
-}
-
 // openRoot opens the root, which has to be there.
 func (f *inPlaceFiles) openRoot() (*at.Tree, error) {
 	tree, err := at.Open(f.opts.Root)
@@ -159,164 +145,8 @@ func (f *inPlaceFiles) openRoot() (*at.Tree, error) {
 	return tree, nil
 }
 
-// volumes finds out which mount a folder is on.
-type volumes struct {
-	f     *inPlaceFiles
-	all   []volume
-	seen  map[string]int // by path
-	needs []ota.Need
-}
-
-// newVolumes begins with the mount of the spool itself.
-func (f *inPlaceFiles) newVolumes() (*volumes, error) {
-	vs := &volumes{f: f, seen: map[string]int{}}
-	above, err := existing(f.opts.Spool)
-	if err != nil {
-		return nil, err
-	}
-	top, err := mountTop(above)
-	vs.all = []volume{{Top: top, Spool: f.opts.Spool}}
-	return vs, err
-}
-
-// existing returns the nearest folder at or above dir that is there, without
-// symbolic links.
-func existing(dir string) (string, error) {
-	for {
-		real, err := filepath.EvalSymlinks(dir)
-		if !errors.Is(err, os.ErrNotExist) || dir == "/" {
-			return real, err
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// mountTop returns where the mount of dir begins.
-func mountTop(dir string) (string, error) {
-	info, err := at.Lstat(dir)
-	for err == nil && dir != "/" && !info.MountRoot {
-		var up at.Info
-		if up, err = at.Lstat(filepath.Dir(dir)); err != nil {
-			break
-		}
-		if !info.MountSaid && up.Dev != info.Dev {
-			break
-		}
-		dir, info = filepath.Dir(dir), up
-	}
-	return dir, err
-}
-
-// of returns the number of the volume that entries of the folder rel lie on.
-// Where the folder is still to be made, that of the nearest one above counts.
-func (vs *volumes) of(tree *at.Tree, rel string) (int, error) {
-	if n, ok := vs.seen[rel]; ok {
-		return n, nil
-	}
-	info, err := tree.Stat(rel)
-	if rel != "." && (isGone(err) || err == nil && !info.IsDir()) {
-		return vs.of(tree, path.Dir(rel))
-	}
-	if err != nil {
-		return 0, err
-	}
-	real, err := filepath.EvalSymlinks(tree.Name(rel))
-	if err != nil {
-		return 0, err
-	}
-	top, err := mountTop(real)
-	if err != nil {
-		return 0, err
-	}
-	vs.seen[rel] = vs.add(top)
-	return vs.seen[rel], nil
-}
-
-func (vs *volumes) add(top string) int {
-	for i, v := range vs.all {
-		if v.Top == top {
-			return i
-		}
-	}
-	vs.all = append(vs.all, volume{Top: top, Spool: filepath.Join(top, ".pawl."+vs.f.opts.Name)})
-	return len(vs.all) - 1
-}
-
 // isSpool reports whether the entry p lies in one of our own folders.
 func (f *inPlaceFiles) isSpool(p string) bool {
 	full := filepath.Join(f.opts.Root, p)
 	return inside(f.opts.Spool, full) || strings.Contains("/"+p+"/", "/.pawl."+f.opts.Name+"/")
-}
-
-// store is the folder on one volume that holds what is exchanged.
-type store struct {
-	vol volume
-	*worker
-}
-
-// openStores opens the folders of tx. One that is not there is nil.
-func (f *inPlaceFiles) openStores(ctx context.Context, tx ota.TxID, vols []volume) ([]*store, error) {
-	var all []*store
-	for _, v := range vols {
-		if info, err := at.Lstat(v.Spool); err != nil || !info.Like(v.ID) {
-			return all, errors.Join(err, fmt.Errorf("%w: %s is not the spool that was there; is its file system mounted?", ErrForeign, v.Spool))
-		}
-		tree, err := at.Open(f.on(v).txPath(tx, dirContent))
-		if errors.Is(err, os.ErrNotExist) {
-			all = append(all, nil)
-			continue
-		}
-		if err != nil {
-			return all, err
-		}
-		all = append(all, &store{v, f.newWorker(ctx, tree)})
-	}
-	return all, nil
-}
-
-func closeStores(all []*store) {
-	for _, s := range all {
-		if s != nil {
-			_ = s.tree.Close()
-		}
-	}
-}
-
-// prepareStores makes the spools and the folders of tx, and finds out whether
-// names can be exchanged there. Which ones there are is written down first.
-func (f *inPlaceFiles) prepareStores(ctx context.Context, tx ota.TxID, vols []volume) ([]*store, error) {
-	for i := range vols {
-		b := f.on(vols[i])
-		if err := b.prepareSpool(string(tx)); err != nil {
-			return nil, fmt.Errorf("cannot prepare the spool: %w", err)
-		}
-		if i == 0 {
-			if err := f.writeRecord(f.txPath(tx, "volumes"), formatChanges, changes{Volumes: vols}); err != nil {
-				return nil, err
-			}
-		}
-		if err := b.prepareContent(tx); err != nil {
-			return nil, err
-		}
-		info, err := at.Lstat(vols[i].Spool)
-		if err != nil {
-			return nil, err
-		}
-		vols[i].ID = info.ID
-	}
-	return f.openStores(ctx, tx, vols)
-}
-
-func (f *base) prepareContent(tx ota.TxID) error {
-	if err := os.Mkdir(f.txPath(tx, dirContent), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return explain(err)
-	}
-	err := explain(probePair(f.path(tempPrefix+"probe"), f.txPath(tx, tempPrefix+"probe")))
-	if errors.Is(err, durable.ErrNoExchange) {
-		return fmt.Errorf("%w: the file system of %s cannot exchange names: %w", ErrNoExchange, f.path(), err)
-	}
-	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("%w: %w", ErrReadOnly, err)
-	}
-	return err
 }

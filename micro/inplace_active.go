@@ -11,7 +11,6 @@ import (
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
-	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -259,7 +258,7 @@ func (f *inPlaceFiles) keepOld(tx ota.TxID, p *changes) error {
 		if err := f.step("keep", b.keptPath(d)); err != nil {
 			return err
 		}
-		if err := durable.RenameNew(b.txPath(tx), b.keptPath(d)); err != nil {
+		if err := b.moveOwn(b.txPath(tx), b.keptPath(d)); err != nil {
 			return err
 		}
 	}

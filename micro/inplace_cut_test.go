@@ -19,7 +19,9 @@ import (
 
 // newPlaceScene is a scene of the in-place layout: with files that no release
 // lists, and a v2 that changes entries in every way.
-func newPlaceScene(t testing.TB) *scene[*inPlaceFiles] {
+func newPlaceScene(t testing.TB) *scene[*inPlaceFiles] { return newPlaceSceneOn(t, newPlaceDevice(t)) }
+
+func newPlaceSceneOn(t testing.TB, d *placeDevice) *scene[*inPlaceFiles] {
 	t.Helper()
 	v1 := files(t, t.TempDir(), map[string]string{
 		"bin/app": "app 1", "bin/tool": "tool", "lib/link": "->a", "gone/x": "x", "type1": "file", "type2/inner": "in",
@@ -34,7 +36,7 @@ func newPlaceScene(t testing.TB) *scene[*inPlaceFiles] {
 	require.NoError(t, unix.Setxattr(filepath.Join(v1, "bin/app"), "user.x", []byte("1"), 0))
 	v3 := files(t, t.TempDir(), map[string]string{"bin/app": "app 3"})
 	sc := &scene[*inPlaceFiles]{
-		rig: newPlaceDevice(t), look: times, own: []string{"etc/own", "bin/other"}, s1: placeShop(t, v1, ""), s2: placeShop(t, v2, "", "etc/old", "never/there"), s3: placeShop(t, v3, ""),
+		rig: d, look: times, own: []string{"etc/own", "bin/other"}, s1: placeShop(t, v1, ""), s2: placeShop(t, v2, "", "etc/old", "never/there"), s3: placeShop(t, v3, ""),
 	}
 	files(t, sc.root, map[string]string{"etc/own": "own", "etc/old": "own, and to go", "etc/shipped": "own", "bin/other": "own"})
 	sc.install("t1", sc.s1)
@@ -49,6 +51,34 @@ func newPlaceScene(t testing.TB) *scene[*inPlaceFiles] {
 		sc.want2[p] = snapshotLine(t, sc.root, p)
 	}
 	return sc
+}
+
+// cannotDo is a scene of a device that cannot do these calls.
+func cannotDo(calls ...string) func(testing.TB) *scene[*inPlaceFiles] {
+	return func(t testing.TB) *scene[*inPlaceFiles] {
+		d := newPlaceDevice(t)
+		d.without = calls
+		d.restart()
+		return newPlaceSceneOn(t, d)
+	}
+}
+
+// poorDevices are the devices that cannot exchange names.
+var poorDevices = map[string][]string{"links": {"exchange"}, "copies": {"exchange", "link"}}
+
+// TestCutWithoutExchange runs the tests of power cuts where names cannot be
+// exchanged, with and without second names for files.
+func TestCutWithoutExchange(t *testing.T) {
+	for name, calls := range poorDevices {
+		fresh := cannotDo(calls...)
+		for _, verb := range []string{"stage", "activate", "revert"} {
+			t.Run(name+"/revert after "+verb, func(t *testing.T) { t.Parallel(); cutThenRevert(t, fresh, verb) })
+		}
+		for _, verb := range []string{"stage", "activate", "commit"} {
+			t.Run(name+"/again "+verb, func(t *testing.T) { t.Parallel(); cutThenAgain(t, fresh, verb) })
+		}
+		t.Run(name+"/twice", func(t *testing.T) { t.Parallel(); cutTwice(t, fresh, "activate") })
+	}
 }
 
 // TestInPlaceActiveSaysMixed asks between any two entries.
@@ -236,4 +266,52 @@ func TestInPlaceCommitCutKeepsAll(t *testing.T) {
 		d.install("e", s1)
 	}
 	t.Fatal("the Commit has no end")
+}
+
+// TestSecuredBeforeItIsReplaced: where names cannot be exchanged, what will be
+// replaced is in the spool when Stage returns; what was changed since then, with
+// a release that overwrites it, is there and durable before the first rename.
+func TestSecuredBeforeItIsReplaced(t *testing.T) {
+	for name, calls := range poorDevices {
+		d := newPlaceDevice(t)
+		d.without = calls
+		d.restart()
+		const overwrite = `{"localChanges":"overwrite"}`
+		v1, v2 := map[string]string{}, map[string]string{}
+		for _, p := range []string{"a", "b", "c"} {
+			v1[p], v2[p] = "1", "2"
+		}
+		s1, s2 := placeShop(t, files(t, t.TempDir(), v1), overwrite), placeShop(t, files(t, t.TempDir(), v2), overwrite)
+		d.install("t1", s1)
+		for _, changed := range []bool{false, true} {
+			require.NoError(t, d.stage("t2", s2))
+			if changed {
+				require.NoError(t, os.Remove(filepath.Join(d.root, "b")))
+				files(t, d.root, map[string]string{"b": "by hand", "c": "in place"})
+			}
+			before := times(t, d.root)
+			secured, dirty := 0, false
+			d.f.before = func(op, _ string) error {
+				if op == "secure" {
+					secured, dirty = secured+1, true
+				}
+				return nil
+			}
+			onStep(t, func(op, path string, call func() error) error {
+				if op == "syncfs" {
+					dirty = false
+				}
+				require.False(t, dirty && op == "rename" && filepath.Dir(path) == d.root, "%s: before it is durable", name)
+				return call()
+			})
+			require.NoError(t, d.f.Activate(t.Context(), "t2", s2.c))
+			require.Equal(t, changed, secured > 0, name)
+			require.Equal(t, "2", d.read("b"))
+			d.revert("t2", s2)
+			same(t, before, times(t, d.root), name)
+			if changed {
+				require.Equal(t, "by hand", d.read("b"))
+			}
+		}
+	}
 }

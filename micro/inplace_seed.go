@@ -17,19 +17,26 @@ import (
 // lender is a folder that lends content: the root, or one volume of a kept set.
 type lender struct {
 	*source
-	// names are what of the index the folder holds, under the names of the
-	// spool; nil where it holds it under the paths themselves.
-	names map[string]bool
+	// names are the names in the spool of what the folder holds, by path; nil
+	// where it holds the whole index under the paths themselves.
+	names map[string]string
+}
+
+// name returns the name of the path p in the lender's folder.
+func (l *lender) name(p string) (string, bool) {
+	if l.names == nil {
+		return p, true
+	}
+	name, ok := l.names[p]
+	return name, ok
 }
 
 // open opens a file that should hold b.
 func (l *lender) open(b release.Blob) (io.ReadCloser, bool) {
 	for _, i := range withBlob(l.ix, l.byBlob, b) {
-		p := l.ix.Entries[i].Path
-		if l.names != nil {
-			if p = nameInSpool(p); !l.names[p] {
-				continue
-			}
+		p, ok := l.name(l.ix.Entries[i].Path)
+		if !ok {
+			continue
 		}
 		if r, ok := openSeed(l.source, p, b); ok {
 			return r, true
@@ -71,10 +78,10 @@ func (f *inPlaceFiles) keptLenders(d release.Digest) []*lender {
 	}
 	var all []*lender
 	for i, v := range cs.Volumes {
-		names := map[string]bool{}
+		names := map[string]string{}
 		for _, ch := range cs.Changes {
 			if ch.Vol == i && ch.Old != nil {
-				names[nameInSpool(ch.Path)] = true
+				names[ch.Path] = v.oldName(ch.Path)
 			}
 		}
 		if s, err := newSource(f.on(v).path(dirKept, d.String(), dirContent), ix, false); err == nil {
@@ -311,12 +318,9 @@ func (w *worker) repairInPlace(e *release.Entry, lenders []*lender, content ota.
 func (l *lender) holding(e *release.Entry) []*source {
 	var all []*source
 	for _, i := range withBlob(l.ix, l.byBlob, e.Blob) {
-		p := l.ix.Entries[i].Path
-		if l.names != nil && !l.names[nameInSpool(p)] {
+		p, ok := l.name(l.ix.Entries[i].Path)
+		if !ok {
 			continue
-		}
-		if l.names != nil {
-			p = nameInSpool(p)
 		}
 		one := &release.Index{Entries: []release.Entry{{Path: p, Type: release.File, Blob: e.Blob}}}
 		all = append(all, &source{tree: l.tree, ix: one, byBlob: []int32{0}})

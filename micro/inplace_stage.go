@@ -93,7 +93,7 @@ func (f *inPlaceFiles) stage(ctx context.Context, tx ota.TxID, c release.Compone
 		cs := n.result()
 		cs.Old = inPlace{Digest: was.Digest, Index: was.Index, Mark: was.Mark}
 		cs.New.Digest, cs.New.Index = c.Digest(), c.Index
-		err = f.stageAll(ctx, tx, &cs, next, m, content)
+		err = f.stageAll(ctx, tx, tree, &cs, next, m, content)
 	}
 	return errors.Join(err, m.close())
 }
@@ -133,7 +133,7 @@ type maker struct {
 	merger *merger // nil where nothing is ever merged
 }
 
-func (f *inPlaceFiles) stageAll(ctx context.Context, tx ota.TxID, cs *changes, next *release.Index, merger *merger, content ota.Content) error {
+func (f *inPlaceFiles) stageAll(ctx context.Context, tx ota.TxID, tree *at.Tree, cs *changes, next *release.Index, merger *merger, content ota.Content) error {
 	stores, err := f.prepareStores(ctx, tx, cs.Volumes)
 	defer func() { closeStores(stores) }()
 	if err != nil {
@@ -153,7 +153,22 @@ func (f *inPlaceFiles) stageAll(ctx context.Context, tx ota.TxID, cs *changes, n
 	if err := merger.finish(&m); err != nil {
 		return err
 	}
+	if err := m.prepareOld(tree); err != nil {
+		return err
+	}
 	return f.finishStage(tx, cs, stores)
+}
+
+// prepareOld sees to what will leave its place.
+func (m *maker) prepareOld(tree *at.Tree) error {
+	s := switcher{f: m.f, ctx: m.ctx, tree: tree, w: m.f.newWorker(m.ctx, tree), vols: m.cs.Volumes, stores: m.stores}
+	for i := range m.cs.Changes {
+		ch := &m.cs.Changes[i]
+		if err := s.prepareOld(ch); err != nil {
+			return errors.Join(fmt.Errorf("cannot stage %s: %w", ch.Path, err), s.batch.Close())
+		}
+	}
+	return s.batch.Close()
 }
 
 // finishStage makes the mark, sets aside the room of the records, makes all of
@@ -176,12 +191,11 @@ func (f *inPlaceFiles) finishStage(tx ota.TxID, cs *changes, stores []*store) er
 	}
 	settleForks()
 	for _, s := range stores {
-		if err := s.step("sync", "."); err != nil {
-			return err
-		}
-		if err := durable.SyncTree(s.tree.Name(".")); err != nil {
+		if err := s.sync(); errors.Is(err, durable.ErrSync) {
 			// What is on the disk is unknown now: the next Stage builds anew.
 			return errors.Join(explain(err), f.dropAll(tx))
+		} else if err != nil {
+			return err
 		}
 	}
 	return f.writeRecord(f.txPath(tx, "staged"), formatChanges, cs)
@@ -240,6 +254,11 @@ func (m *maker) one(ch *entryChange) error {
 	}
 	s, name := m.stores[ch.Vol], nameInSpool(ch.Path)
 	m.names[ch.Vol][name] = true
+	if s.vol.Loose {
+		if err := s.tryKeep(e); err != nil {
+			return err
+		}
+	}
 	if why, err := s.wrong(s.tree, name, e); err != nil || why == "" {
 		return err
 	}
@@ -337,6 +356,7 @@ func (m *maker) stamp() error {
 			return err
 		}
 		ch.New = &info.ID
+		ch.Away = m.stores[ch.Vol].vol.By != byExchange && ch.Old != nil && (ch.Old.Dir || info.IsDir())
 		if p := m.placedAt(ch.Path); p != nil {
 			p.ID = info.ID
 		}

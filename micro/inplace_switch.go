@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
@@ -84,7 +83,7 @@ func (f *inPlaceFiles) again(tree *at.Tree, p *changes) error {
 		switch {
 		case err != nil && !isGone(err):
 			return err
-		case err != nil && ch.Old == nil || err == nil && ch.Old != nil && ch.Old.is(info):
+		case err != nil && ch.Old == nil || err == nil && ch.Old != nil && ch.Old.is(info, p.Volumes[ch.Vol]):
 		case err == nil && ch.Over && !info.IsDir():
 			ch.Old = stampOf(info)
 		default:
@@ -108,6 +107,7 @@ type switcher struct {
 	ctx    context.Context
 	tree   *at.Tree
 	w      *worker
+	vols   []volume
 	stores []*store
 	batch  durable.Batch
 }
@@ -123,7 +123,7 @@ func (f *inPlaceFiles) switcher(ctx context.Context, tx ota.TxID, p *changes) (*
 		closeStores(stores)
 		return nil, err
 	}
-	return &switcher{f: f, ctx: ctx, tree: tree, w: f.newWorker(ctx, tree), stores: stores}, nil
+	return &switcher{f: f, ctx: ctx, tree: tree, w: f.newWorker(ctx, tree), vols: p.Volumes, stores: stores}, nil
 }
 
 func (s *switcher) close() error {
@@ -144,10 +144,10 @@ func (f *inPlaceFiles) forward(ctx context.Context, tx ota.TxID, p *changes) err
 	if err != nil {
 		return err
 	}
-	for i := range p.Changes {
+	err = s.secureAll(p)
+	for i := 0; i < len(p.Changes) && err == nil; i++ {
 		if err = s.put(&p.Changes[i]); err != nil {
 			err = fmt.Errorf("%s: %w", p.Changes[i].Path, err)
-			break
 		}
 	}
 	if err == nil {
@@ -156,204 +156,7 @@ func (f *inPlaceFiles) forward(ctx context.Context, tx ota.TxID, p *changes) err
 	if err := errors.Join(err, s.close()); err != nil {
 		return err
 	}
-	return f.switchMark(tx, p.New.Mark)
-}
-
-// side is where an entry is. The spool alone says it: nobody else writes there.
-type side int
-
-const (
-	sideOld  side = iota // nothing happened to it, or it was put back
-	sideNew              // it was switched
-	sideLost             // what was there is neither in its place nor in the spool
-)
-
-func (s *switcher) side(ch *entryChange) (side, error) {
-	var spare at.Info
-	err := os.ErrNotExist
-	if st := s.stores[ch.Vol]; st != nil {
-		spare, err = st.tree.Stat(nameInSpool(ch.Path))
-	}
-	if err != nil && !isGone(err) {
-		return sideLost, err
-	}
-	there := err == nil
-	switch {
-	case there && ch.Old != nil && spare.Like(ch.Old.ID):
-		return sideNew, nil
-	case there && ch.New != nil && spare.Like(*ch.New):
-		return sideOld, nil
-	case ch.Old == nil:
-		return sideNew, nil
-	case ch.New == nil:
-		return sideOld, nil
-	}
-	now, err := s.tree.Stat(ch.Path)
-	if err == nil && now.Like(ch.Old.ID) {
-		return sideOld, nil
-	}
-	if err != nil && !isGone(err) {
-		return sideLost, err
-	}
-	return sideLost, nil
-}
-
-// put switches one entry to the new side.
-func (s *switcher) put(ch *entryChange) error {
-	if err := s.w.step("switch", ch.Path); err != nil {
-		return err
-	}
-	if ch.NewMeta != nil {
-		return s.setMeta(ch, ch.NewMeta)
-	}
-	is, err := s.side(ch)
-	if err == nil && is == sideNew {
-		return s.settle(ch)
-	}
-	if err != nil {
-		return err
-	}
-	if is == sideLost {
-		return fmt.Errorf("%w: %s", ErrForeign, s.tree.Name(ch.Path))
-	}
-	now, err := s.tree.Stat(ch.Path)
-	switch {
-	case err != nil && !isGone(err):
-		return err
-	case (err == nil) != (ch.Old != nil) || err == nil && !ch.Old.is(now):
-		return fmt.Errorf("%w: it was changed while it was being replaced", ErrLocalChange)
-	case err == nil && now.IsDir() && !s.isEmpty(ch.Path):
-		return fmt.Errorf("%w: something was put into the folder", ErrLocalChange)
-	}
-	if ch.New != nil && !s.hasNew(ch) {
-		return fmt.Errorf("it is not staged any more: %w", ota.ErrState)
-	}
-	return s.rename(ch, ch.Old != nil, ch.New != nil)
-}
-
-func (s *switcher) hasNew(ch *entryChange) bool {
-	if s.stores[ch.Vol] == nil {
-		return false
-	}
-	info, err := s.stores[ch.Vol].tree.Stat(nameInSpool(ch.Path))
-	return err == nil && info.Like(*ch.New)
-}
-
-// impliedParents makes the folders above p that are missing, because somebody
-// removed them.
-func (w *worker) impliedParents(p string) error {
-	dir := path.Dir(p)
-	if _, err := w.tree.Stat(dir); dir == "." || !isGone(err) {
-		return err
-	}
-	if err := w.impliedParents(dir); err != nil {
-		return err
-	}
-	return w.mendDir(impliedDir(dir))
-}
-
-func (s *switcher) isEmpty(p string) bool {
-	names, err := s.tree.ReadDir(p)
-	return err == nil && len(names) == 0
-}
-
-// rename exchanges the entry with the one in the spool, or moves the only one
-// of the two to the other place.
-func (s *switcher) rename(ch *entryChange, atPlace, inSpool bool) error {
-	st, name := s.stores[ch.Vol], nameInSpool(ch.Path)
-	if st == nil {
-		return fmt.Errorf("%w: %s has no folder of this transaction", ErrForeign, s.f.opts.Spool)
-	}
-	defer s.tree.Forget()
-	dir, base, err := s.tree.Parent(ch.Path)
-	if err != nil {
-		return err
-	}
-	spool, _, err := st.tree.Parent(name)
-	if err != nil {
-		return err
-	}
-	switch {
-	case atPlace && inSpool:
-		return s.batch.Swap(dir, base, spool, name)
-	case atPlace:
-		return s.batch.Move(dir, base, spool, name)
-	}
-	return s.batch.Move(spool, name, dir, base)
-}
-
-// settle has the next flush make durable what an earlier call switched: that
-// one may have failed, or been cut short, before it could.
-func (s *switcher) settle(ch *entryChange) error {
-	trees, paths := []*at.Tree{s.tree}, []string{ch.Path}
-	if st := s.stores[ch.Vol]; st != nil {
-		trees, paths = append(trees, st.tree), append(paths, nameInSpool(ch.Path))
-	}
-	for i, tree := range trees {
-		dir, _, err := tree.Parent(paths[i])
-		if err == nil {
-			err = s.batch.Note(dir)
-		}
-		if err != nil && !isGone(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *switcher) setMeta(ch *entryChange, m *meta) error {
-	info, err := s.tree.Stat(ch.Path)
-	if isGone(err) || err == nil && !info.Like(ch.Old.ID) {
-		return fmt.Errorf("%w: %s", ErrForeign, s.tree.Name(ch.Path))
-	}
-	if err != nil {
-		return err
-	}
-	why, _, err := s.w.differs(s.tree, ch.Path, m.entry(ch.Path))
-	if err != nil {
-		return err
-	}
-	dir, err := s.tree.OpenDir(ch.Path)
-	if err != nil {
-		return err
-	}
-	if why != "" {
-		err = s.w.setFile(dir, m.entry(ch.Path))
-	}
-	return errors.Join(err, s.batch.Note(dir), dir.Close())
-}
-
-// back takes one entry to the old side, whatever was done to the new one.
-func (s *switcher) back(ch *entryChange) error {
-	if err := s.w.step("back", ch.Path); err != nil {
-		return err
-	}
-	if ch.NewMeta != nil {
-		return s.setMeta(ch, ch.OldMeta)
-	}
-	is, err := s.side(ch)
-	if err == nil && is == sideOld {
-		return s.settle(ch)
-	}
-	if err != nil {
-		return err
-	}
-	if is == sideLost {
-		return fmt.Errorf("%w: what %s was before is gone", ErrForeign, s.tree.Name(ch.Path))
-	}
-	_, err = s.tree.Stat(ch.Path)
-	there := err == nil
-	switch {
-	case err != nil && !isGone(err):
-		return err
-	case !there && ch.Old == nil:
-		return nil
-	case !there:
-		if err := s.w.impliedParents(ch.Path); err != nil {
-			return err
-		}
-	}
-	return s.rename(ch, there, ch.Old != nil)
+	return f.switchMark(tx, p.Volumes[0].By, p.New.Mark)
 }
 
 // Revert puts back every entry that was switched, the last one first, with what
@@ -399,7 +202,7 @@ func (f *inPlaceFiles) takeBack(ctx context.Context, tx ota.TxID, p *changes) er
 	if err := errors.Join(err, s.close()); err != nil {
 		return err
 	}
-	if err := f.switchMark(tx, p.Old.Mark); err != nil {
+	if err := f.switchMark(tx, p.Volumes[0].By, p.Old.Mark); err != nil {
 		return err
 	}
 	// From here on there is nothing to take back: what has a path now is not
@@ -409,30 +212,6 @@ func (f *inPlaceFiles) takeBack(ctx context.Context, tx ota.TxID, p *changes) er
 			return err
 		}
 		if err := durable.Remove(f.txPath(tx, name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// times gives the folders their times back.
-func (s *switcher) times(p *changes) error {
-	for _, folder := range p.Folders {
-		info, err := s.tree.Stat(folder.Path)
-		if isGone(err) || err == nil && info.Mtime == folder.Mtime {
-			continue
-		}
-		if err == nil {
-			err = s.tree.SetMtime(folder.Path, folder.Mtime)
-		}
-		if err != nil && !errors.Is(err, os.ErrPermission) {
-			return err
-		}
-		dir, base, err := s.tree.Parent(path.Join(folder.Path, "x"))
-		if err != nil || base != "x" {
-			return err
-		}
-		if err := s.batch.Note(dir); err != nil {
 			return err
 		}
 	}
@@ -455,7 +234,7 @@ func (f *inPlaceFiles) markIs(id at.ID) bool {
 
 // switchMark gives the mark's name to the inode want, zero for none. The other
 // one is in the transaction's folder then.
-func (f *inPlaceFiles) switchMark(tx ota.TxID, want at.ID) error {
+func (f *inPlaceFiles) switchMark(tx ota.TxID, by way, want at.ID) error {
 	now, err := f.markID()
 	if err != nil {
 		return err
@@ -469,9 +248,42 @@ func (f *inPlaceFiles) switchMark(tx ota.TxID, want at.ID) error {
 	}
 	switch {
 	case want == at.ID{}:
-		return durable.RenameNew(mark, spare)
+		return f.moveOwn(mark, spare)
 	case now == at.ID{}:
-		return durable.RenameNew(spare, mark)
+		return f.moveOwn(spare, mark)
+	case by == byExchange:
+		return durable.Exchange(spare, mark)
 	}
-	return durable.Exchange(spare, mark)
+	return f.replaceMark(tx, want)
+}
+
+// replaceMark is switchMark where names cannot be exchanged: the mark that goes
+// gets a second name in the transaction's folder first.
+func (f *inPlaceFiles) replaceMark(tx ota.TxID, want at.ID) error {
+	from, to := fileMark, fileMark+suffixOld
+	if p, err := look(f.txPath(tx, from)); err != nil || !p.there || !p.info.Like(want) {
+		from, to = to, from
+	}
+	spool, err := os.Open(f.path())
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(f.txPath(tx))
+	if err != nil {
+		return errors.Join(err, spool.Close())
+	}
+	err = durable.Remove(f.txPath(tx, to))
+	if err == nil {
+		err = durable.LinkAt(spool, fileMark, dir, to)
+	}
+	if err == nil {
+		err = durable.SyncOpen(dir)
+	}
+	if err := errors.Join(err, dir.Close(), spool.Close()); err != nil {
+		return err
+	}
+	if err := f.step("mark", f.path(fileMark)); err != nil {
+		return err
+	}
+	return durable.Rename(f.txPath(tx, from), f.path(fileMark))
 }

@@ -5,16 +5,19 @@ package micro
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -31,6 +34,8 @@ type rig[F eitherLayout] struct {
 	t    testing.TB
 	root string
 	f    F
+	// without are calls that are not possible on this device: exchange, link.
+	without []string
 }
 
 type (
@@ -64,6 +69,14 @@ func (d *rig[F]) restart() {
 	f, err := New(o)
 	require.NoError(d.t, err)
 	d.f = f.layout.(F)
+	if d.without != nil {
+		d.f.common().cannot = func(call string) error {
+			if slices.Contains(d.without, call) {
+				return fmt.Errorf("%w: %w", durable.ErrNoExchange, unix.EINVAL)
+			}
+			return nil
+		}
+	}
 }
 
 func (d *rig[F]) stage(tx ota.TxID, s *shop) error {
