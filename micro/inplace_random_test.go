@@ -16,11 +16,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // TestInPlaceRandom takes a device with files of its own from one random
-// release to another, with random local changes and a random policy, through a
+// release to another, with random local changes and random policies, through a
 // random cut, and then back or on. What has to be there is worked out by a
 // model that shares no code with the package.
 func TestInPlaceRandom(t *testing.T) {
@@ -30,19 +31,19 @@ func TestInPlaceRandom(t *testing.T) {
 	}
 	outcomes := map[string]int{}
 	for seed := range rounds {
-		if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { outcomes[randomInPlace(t, seed)]++ }) {
+		if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { outcomes[randomInPlace(t, seed, outcomes)]++ }) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
 	t.Logf("%d pairs: %v", rounds, outcomes)
 	if rounds >= 1000 {
-		for _, o := range []string{"on", "back", "refused: local", "refused: unmanaged"} {
+		for _, o := range []string{"on", "back", "refused: local", "refused: unmanaged", "scripts run", "changes of Diff"} {
 			require.NotZero(t, outcomes[o], o)
 		}
 	}
 }
 
-func randomInPlace(t *testing.T, seed uint64) string {
+func randomInPlace(t *testing.T, seed uint64, outcomes map[string]int) string {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	d := newPlaceDevice(t)
 	files(t, d.root, map[string]string{"own/file": "own", "keep": "own"})
@@ -51,8 +52,10 @@ func randomInPlace(t *testing.T, seed uint64) string {
 		files(t, d.root, map[string]string{"a/own": "own"})
 	}
 	require.NoError(t, os.Chmod(filepath.Join(d.root, "own"), 0o700))
-	policy := []string{"refuse", "keep", "overwrite"}[rng.IntN(3)]
-	s1, s2 := randomEntries(t, rng, policy), randomEntries(t, rng, policy)
+	policies := randomPolicies(rng)
+	s1, s2 := randomEntries(t, rng, policies), randomEntries(t, rng, policies)
+	merge := s2.merge
+	s2.merge = func(env map[string]string) error { outcomes["scripts run"]++; return merge(env) }
 	d.cutAt(0)
 	if err := d.stage("t1", s1); err != nil {
 		require.ErrorIs(t, err, ErrUnmanaged)
@@ -62,6 +65,8 @@ func randomInPlace(t *testing.T, seed uint64) string {
 	d.isWhole(s1)
 	changed := localChanges(t, rng, d.root, s1)
 	before := times(t, d.root)
+	diff, diffErr := d.f.Diff(t.Context(), s2.c, s2)
+	refuses := slices.ContainsFunc(diff, func(c ota.Change) bool { return strings.Contains(c.Detail, isRefused) })
 
 	d.cutAt(1 + rng.IntN(80))
 	err := d.stage("t2", s2)
@@ -75,6 +80,7 @@ func randomInPlace(t *testing.T, seed uint64) string {
 		if refusal == "refused: local" {
 			require.NotEmpty(t, changed)
 		}
+		require.True(t, refuses, "Diff says so: %v", diff)
 		return refusal
 	}
 	if err != nil {
@@ -94,10 +100,14 @@ func randomInPlace(t *testing.T, seed uint64) string {
 		require.NotEmpty(t, refused(err), err.Error())
 		require.NoError(t, d.f.Revert(t.Context(), "t2", s2.c))
 		same(t, before, times(t, d.root), "refused later")
+		require.True(t, refuses, "Diff says so: %v", diff)
 		return refused(err)
 	}
 	require.NoError(t, d.f.Activate(t.Context(), "t2", s2.c))
-	want := model(t, before, s1, s2, changed, policy, ownA)
+	require.NoError(t, diffErr)
+	require.False(t, refuses, "%v", diff)
+	outcomes["changes of Diff"] += diffFits(t, diff, before, snapshotLines(t, d.root))
+	want := model(t, before, s1, s2, changed, policies, ownA)
 	check := func(msg string) {
 		t.Helper()
 		same(t, want, snapshotOwn(t, d.root), msg)
@@ -106,6 +116,7 @@ func randomInPlace(t *testing.T, seed uint64) string {
 	check("on")
 	require.NoError(t, d.f.Commit(t.Context(), "t2", s2.c))
 	check("committed")
+	require.Empty(t, d.damage(s2))
 	if back {
 		return "back"
 	}
@@ -130,8 +141,88 @@ func snapshotOwn(t *testing.T, dir string) map[string]string {
 	return all
 }
 
+// policies say what happens to a local change, by the first name of its path;
+// "" is for all others.
+type policies map[string]string
+
+func randomPolicies(rng *rand.Rand) policies {
+	p := policies{"": []string{"refuse", "keep", "overwrite"}[rng.IntN(3)]}
+	for _, name := range []string{"a", "b", "c", "always"} {
+		if rng.IntN(2) == 0 {
+			p[name] = []string{"refuse", "keep", "overwrite", "merge", "merge"}[rng.IntN(5)]
+		}
+	}
+	return p
+}
+
+func (p policies) of(path string) string {
+	first, _, _ := strings.Cut(path, "/")
+	if word, ok := p[first]; ok {
+		return word
+	}
+	return p[""]
+}
+
+func (p policies) options() string {
+	var paths []string
+	for _, name := range slices.Sorted(maps.Keys(p))[1:] {
+		script := ""
+		if p[name] == "merge" {
+			script = `,"script":"merge-conf"`
+		}
+		paths = append(paths, fmt.Sprintf(`{"path":%q,"localChanges":%q%s}`, name, p[name], script))
+	}
+	return fmt.Sprintf(`{"localChanges":%q,"paths":[%s]}`, p[""], strings.Join(paths, ","))
+}
+
+// diffFits checks that the changes that were said beforehand are those that
+// there are, and returns how many.
+func diffFits(t *testing.T, diff []ota.Change, before, after map[string]string, except ...string) int {
+	t.Helper()
+	said := map[string]ota.ChangeKind{}
+	for _, c := range diff {
+		said[c.Path] = c.What
+	}
+	excepted := func(p string) bool {
+		return slices.ContainsFunc(except, func(e string) bool { return p == e || strings.HasPrefix(p, e+"/") })
+	}
+	seen := map[string]ota.ChangeKind{}
+	for p := range maps.Clone(before) {
+		was, now := strings.Fields(before[p]), strings.Fields(after[p])
+		if i := slices.IndexFunc(was, func(s string) bool { return strings.HasPrefix(s, "20") && strings.Count(s, "-") == 2 }); i > 0 {
+			was = was[:i] // without the time
+		}
+		kind := func(f []string) string { return f[0][:len(f[0])-4] } // of 100644, 40755, 120777
+		switch {
+		case slices.Equal(was, now):
+		case len(now) == 0:
+			seen[p] = ota.Removed
+		case kind(was) != kind(now), kind(was) != "4" && was[len(was)-1] != now[len(now)-1]:
+			seen[p] = ota.Changed
+		default:
+			seen[p] = ota.Metadata
+		}
+	}
+	for p := range after {
+		if before[p] == "" {
+			seen[p] = ota.Added
+		}
+	}
+	for p, what := range seen {
+		if !excepted(p) && said[p] != ota.LocallyChanged {
+			require.Equal(t, what, said[p], "%s\nwas %s\nis  %s\nsaid %v", p, before[p], after[p], diff)
+		}
+	}
+	for p, what := range said {
+		if !excepted(p) && what != ota.LocallyChanged {
+			require.Equal(t, seen[p], what, "%s\nwas %s\nis  %s", p, before[p], after[p])
+		}
+	}
+	return len(seen)
+}
+
 // randomEntries makes a release of random entries.
-func randomEntries(t *testing.T, rng *rand.Rand, policy string) *shop {
+func randomEntries(t *testing.T, rng *rand.Rand, p policies) *shop {
 	dir := t.TempDir()
 	var absent []string
 	randomPlaces(t, rng, dir, "", 0, &absent)
@@ -146,7 +237,7 @@ func randomEntries(t *testing.T, rng *rand.Rand, policy string) *shop {
 	for _, p := range absent {
 		list = append(list, release.Entry{Path: p, Type: release.Absent})
 	}
-	return entriesShop(t, whole.blobs, list, fmt.Sprintf(`{"localChanges":%q}`, policy))
+	return withMerge(entriesShop(t, whole.blobs, list, p.options()))
 }
 
 func randomPlaces(t *testing.T, rng *rand.Rand, dir, rel string, depth int, absent *[]string) {
@@ -172,24 +263,25 @@ func randomPlaces(t *testing.T, rng *rand.Rand, dir, rel string, depth int, abse
 	}
 }
 
-// localChanges changes some entries of the release by hand.
-func localChanges(t *testing.T, rng *rand.Rand, root string, s *shop) map[string]bool {
-	changed := map[string]bool{}
+// localChanges changes some files of the release by hand, and says how.
+func localChanges(t *testing.T, rng *rand.Rand, root string, s *shop) map[string]string {
+	changed := map[string]string{}
 	for _, e := range s.ix.Entries {
 		if e.Type != release.File || rng.IntN(12) != 0 {
 			continue
 		}
-		changed[e.Path] = true
+		how := []string{"content", "mode", "deleted", "link"}[rng.IntN(4)]
+		changed[e.Path] = how
 		p := filepath.Join(root, e.Path)
-		switch rng.IntN(4) {
-		case 0:
+		switch how {
+		case "content":
 			require.NoError(t, os.Chmod(p, 0o644))
 			require.NoError(t, os.WriteFile(p, []byte("by hand"), 0o644))
-		case 1:
+		case "mode":
 			require.NoError(t, os.Chmod(p, 0o777))
-		case 2:
+		case "deleted":
 			require.NoError(t, os.Remove(p))
-		case 3:
+		case "link":
 			require.NoError(t, os.Remove(p))
 			require.NoError(t, os.Symlink("by-hand", p))
 		}
@@ -198,7 +290,7 @@ func localChanges(t *testing.T, rng *rand.Rand, root string, s *shop) map[string
 }
 
 // model works out what has to be there after s2 over s1.
-func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[string]bool, policy string, ownA bool) map[string]string {
+func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[string]string, policies policies, ownA bool) map[string]string {
 	m := map[string]string{}
 	for p, line := range before { // without the times
 		m[p] = line[:strings.Index(line+" 20", " 20")]
@@ -218,12 +310,12 @@ func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[str
 		}
 		return false
 	}
-	line := func(e *release.Entry) string {
+	lineWith := func(e *release.Entry, data []byte) string {
 		alone := t.TempDir()
 		p := filepath.Join(alone, "x")
 		switch e.Type {
 		case release.File:
-			require.NoError(t, os.WriteFile(p, s2.blobs[e.Digest], 0o600))
+			require.NoError(t, os.WriteFile(p, data, 0o600))
 		case release.Dir:
 			require.NoError(t, os.Mkdir(p, 0o700))
 		case release.Symlink:
@@ -239,7 +331,27 @@ func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[str
 		require.NoError(t, err)
 		return text
 	}
-	kept := func(p string) bool { return policy == "keep" && changed[p] }
+	line := func(e *release.Entry) string { return lineWith(e, s2.blobs[e.Digest]) }
+	// merged is what a merge makes of p, where there is something to merge.
+	merged := func(p string) (string, bool) {
+		old, e := lists(s1, p), lists(s2, p)
+		isFile := old != nil && e != nil && old.Type == release.File && e.Type == release.File
+		switch {
+		case policies.of(p) != "merge" || !isFile || line(old) == line(e):
+			return "", false
+		case changed[p] == "mode":
+			return line(e), true
+		case changed[p] == "content" && old.Blob == e.Blob:
+			return lineWith(e, []byte("by hand")), true
+		case changed[p] == "content":
+			return lineWith(e, fmt.Appendf(nil, "<%s><by hand><%s>", s1.blobs[old.Digest], s2.blobs[e.Digest])), true
+		}
+		return "", false
+	}
+	kept := func(p string) bool {
+		_, is := merged(p)
+		return changed[p] != "" && !is && (policies.of(p) == "keep" || policies.of(p) == "merge")
+	}
 	implied := impliedBy(s1, ownA)
 	for _, e := range slices.Backward(s1.ix.Entries) {
 		next := lists(s2, e.Path)
@@ -267,6 +379,9 @@ func model(t *testing.T, before map[string]string, s1, s2 *shop, changed map[str
 		default:
 			addParents(m, e.Path)
 			m[e.Path] = line(e)
+			if text, is := merged(e.Path); is {
+				m[e.Path] = text
+			}
 		}
 	}
 	return m

@@ -16,7 +16,8 @@ import (
 )
 
 // TestRandomTrees takes a device from one random tree to another, with random
-// paths of the app, through a random cut, and either on or back.
+// paths of the app and random local changes, through a random cut, and either on
+// or back. What Diff said beforehand is what changed.
 func TestRandomTrees(t *testing.T) {
 	rounds := uint64(40)
 	switch {
@@ -33,10 +34,14 @@ func TestRandomTrees(t *testing.T) {
 			s1, carry := randomShop(t, rng)
 			d.install("t1", s1)
 			appWrites(t, rng, d.root, carry)
+			localChanges(t, rng, d.root, s1)
 			want1 := snapshot(t, d.root)
 			s2, carry2 := randomShop(t, rng)
 			want2 := expect(t, s2, carry2, want1)
+			diff, err := d.f.Diff(t.Context(), s2.c, s2)
+			require.NoError(t, err)
 			randomUpdate(t, rng, d, s1, s2, want1, want2)
+			diffFits(t, diff, want1, want2, carry...)
 		})
 	}
 }
