@@ -1,7 +1,6 @@
 package otatest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,9 +18,8 @@ const Kind = "simulated"
 // and may then be used by many devices at once.
 type Repo struct {
 	device   ota.Device
-	files    map[string][]byte
+	memory   *Memory
 	blobs    Blobs
-	locators map[release.Digest]*release.Locator
 	health   map[release.Digest]Health // by component
 	releases map[uint64]*release.Release
 	scripts  map[string]Script // by program
@@ -31,9 +29,8 @@ type Repo struct {
 func NewRepo() *Repo {
 	return &Repo{
 		device:   ota.Device{ID: "simulated", Product: "sim", Variant: "model", Hardware: "none"},
-		files:    map[string][]byte{},
+		memory:   NewMemory(),
 		blobs:    Blobs{},
-		locators: map[release.Digest]*release.Locator{},
 		health:   map[release.Digest]Health{},
 		releases: map[uint64]*release.Release{},
 		scripts:  map[string]Script{},
@@ -83,11 +80,9 @@ func (r *Repo) add(seq uint64, h Health, scripted bool, contents []Content) *rel
 	if scripted {
 		blobs = append(blobs, r.addScripts(rel)...)
 	}
-	if err := rel.Validate(); err != nil {
-		panic(err)
-	}
 	r.releases[seq] = rel
-	r.store(rel, blobs)
+	r.blobs.Add(blobs...)
+	r.memory.Put(rel, blobs...)
 	return rel
 }
 
@@ -113,35 +108,6 @@ func blobOf(data []byte) release.Blob {
 	return release.Blob{Digest: release.Sum(data), Size: int64(len(data))}
 }
 
-// store writes the pack, the table and the locator of a release.
-func (r *Repo) store(rel *release.Release, blobs [][]byte) {
-	r.blobs.Add(blobs...)
-	var pack bytes.Buffer
-	var rows []release.TableRow
-	seen := map[release.Digest]bool{}
-	for _, b := range blobs {
-		d := release.Sum(b)
-		if seen[d] {
-			continue
-		}
-		seen[d] = true
-		rows = append(rows, release.TableRow{Digest: d, Offset: int64(pack.Len()), Length: int64(len(b)), Codec: release.Raw})
-		pack.Write(b)
-	}
-	table, err := release.EncodeTable(rows, 1)
-	if err != nil {
-		panic(err)
-	}
-	l := &release.Locator{
-		Format: release.LocatorFormat, ID: rel.ID, Release: rel.Digest(),
-		Packs: []release.Pack{{Name: release.PackName(release.Sum(pack.Bytes())), Size: int64(pack.Len())}},
-		Table: blobOf(table),
-	}
-	r.files[l.Packs[0].Name] = pack.Bytes()
-	r.files[release.TableName(l.Table.Digest)] = table
-	r.locators[l.Release] = l
-}
-
 // repoSource is the repository as one process reaches it.
 type repoSource struct{ *process }
 
@@ -162,27 +128,16 @@ func (s repoSource) Latest(context.Context, ota.Device) (*release.Release, error
 	return r, err
 }
 
-func (s repoSource) Locator(_ context.Context, r *release.Release) (*release.Locator, error) {
+func (s repoSource) Locator(ctx context.Context, r *release.Release) (*release.Locator, error) {
 	if _, err := s.online(); err != nil {
 		return nil, err
 	}
-	if l := s.d.repo.locators[r.Digest()]; l != nil {
-		return l, nil
-	}
-	return nil, ota.ErrNoRelease
+	return s.d.repo.memory.Locator(ctx, r)
 }
 
-func (s repoSource) Open(_ context.Context, name string, offset, length int64) (io.ReadCloser, error) {
+func (s repoSource) Open(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
 	if _, err := s.online(); err != nil {
 		return nil, err
 	}
-	data, ok := s.d.repo.files[name]
-	if !ok || offset > int64(len(data)) {
-		return nil, fmt.Errorf("otatest: the repository has no byte %d of %s", offset, name)
-	}
-	data = data[offset:]
-	if length >= 0 && length < int64(len(data)) {
-		data = data[:length]
-	}
-	return io.NopCloser(bytes.NewReader(data)), nil
+	return s.d.repo.memory.Open(ctx, name, offset, length)
 }
