@@ -49,16 +49,17 @@ type HostileOutcome struct {
 // its error, and the device has to take the publisher's newest release
 // afterwards. The outcomes are for a table.
 func TestHostile(t *testing.T, h HostileHarness) []HostileOutcome {
-	var all []*HostileOutcome
+	var all []*outcome
 	t.Run("play", func(t *testing.T) {
 		for _, a := range attacks {
 			for _, try := range a.tries {
 				for i := range 4 {
-					o := &HostileOutcome{Attack: a.name, Try: try.name, Online: i < 2, Warm: i%2 == 1}
+					o := &outcome{HostileOutcome: HostileOutcome{Attack: a.name, Try: try.name, Online: i < 2, Warm: i%2 == 1}}
 					all = append(all, o)
 					t.Run(o.name(), func(t *testing.T) {
 						t.Parallel()
 						o.Err = playAttack(t, h, try, o.Online, o.Warm)
+						o.played = true
 					})
 				}
 			}
@@ -66,12 +67,19 @@ func TestHostile(t *testing.T, h HostileHarness) []HostileOutcome {
 	})
 	var list []HostileOutcome
 	for _, o := range all {
-		list = append(list, *o)
+		if o.played {
+			list = append(list, o.HostileOutcome)
+		}
 	}
 	return list
 }
 
-func (o *HostileOutcome) name() string {
+type outcome struct {
+	HostileOutcome
+	played bool // and not left out by -run
+}
+
+func (o *outcome) name() string {
 	medium, store := "folder", "fresh"
 	if o.Online {
 		medium = "online"
@@ -82,11 +90,16 @@ func (o *HostileOutcome) name() string {
 	return fmt.Sprintf("%s/%s/%s/%s", o.Attack, o.Try, medium, store)
 }
 
-// Attacks returns the names of the attacks that TestHostile plays, and what each
-// is after.
-func Attacks() (list []struct{ Name, Aim string }) {
+// Attack is one that [TestHostile] plays.
+type Attack struct {
+	Name, Aim string
+	Tries     int // in how many ways, each of them four times
+}
+
+// Attacks returns what TestHostile plays.
+func Attacks() (list []Attack) {
 	for _, a := range attacks {
-		list = append(list, struct{ Name, Aim string }{a.name, a.aim})
+		list = append(list, Attack{a.name, a.aim, len(a.tries)})
 	}
 	return list
 }

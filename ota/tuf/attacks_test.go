@@ -22,7 +22,11 @@ import (
 // came of it. With PAWL_UPDATE=1 it writes the table.
 func TestAttacks(t *testing.T) {
 	outcomes := otatest.TestHostile(t, harness(func(*testing.T, *tuf.Options) {}))
-	if t.Failed() {
+	tries := 0
+	for _, a := range otatest.Attacks() {
+		tries += 4 * a.Tries
+	}
+	if t.Failed() || len(outcomes) < tries {
 		return
 	}
 	const file, begin, end = "../../SECURITY.md", "<!-- attacks: written by go test -run TestAttacks ./ota/tuf with PAWL_UPDATE=1 -->\n", "<!-- end of attacks -->\n"
@@ -92,7 +96,6 @@ func TestAttacksFindWeakness(t *testing.T) {
 func attackTable(all []otatest.HostileOutcome) string {
 	var b strings.Builder
 	b.WriteString("| attack | it would | tries | online, new device | online, device that knows the repository | folder, new device | folder, device that knows the repository |\n|---|---|---|---|---|---|---|\n")
-	total := 0
 	for _, a := range otatest.Attacks() {
 		var cells [4][]string
 		for _, o := range all {
@@ -105,17 +108,16 @@ func attackTable(all []otatest.HostileOutcome) string {
 					i++
 				}
 				cells[i] = append(cells[i], errorName(o.Err))
-				total++
 			}
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d ", a.Name, a.Aim, len(cells[0])+len(cells[1])+len(cells[2])+len(cells[3]))
+		fmt.Fprintf(&b, "| %s | %s | %d ", a.Name, a.Aim, 4*a.Tries)
 		for _, names := range cells {
 			slices.Sort(names)
 			fmt.Fprintf(&b, "| %s ", strings.Join(slices.Compact(names), ", "))
 		}
 		b.WriteString("|\n")
 	}
-	fmt.Fprintf(&b, "\n%d tries of %d attacks, 0 went through.\n", total, len(otatest.Attacks()))
+	fmt.Fprintf(&b, "\n%d tries of %d attacks, 0 went through.\n", len(all), len(otatest.Attacks()))
 	return b.String()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -82,16 +83,37 @@ func (v *view) rotate() (err error) {
 // refresh verifies timestamp, snapshot and targets. Their own word on when they
 // were issued counts at once: what else has expired by then is refused.
 func (v *view) refresh() error {
-	if err := v.prepare(); err != nil {
+	err := v.healed(func() error {
+		if err := v.prepare(); err != nil {
+			return err
+		}
+		ref, err := v.attempt()
+		if _, later := v.times(); err == nil && later.After(ref) {
+			_, err = v.attempt()
+		}
 		return err
-	}
-	ref, err := v.attempt()
-	if _, later := v.times(); err == nil && later.After(ref) {
-		_, err = v.attempt()
-	}
+	})
 	if err == nil {
 		v.trust.forget(v.set.Snapshot)
 	}
+	return err
+}
+
+// healed calls try, and once more without the stored files of roles where
+// something was refused: it may be one of those that go-tuf stumbled over. The
+// marks hold either way.
+func (v *view) healed(try func() error) error {
+	before := maps.Clone(v.trust.Roles)
+	err := try()
+	if !errors.Is(err, ErrUntrusted) || len(before) == 0 {
+		return err
+	}
+	after := v.trust.Roles
+	v.trust.Roles = nil
+	if again := try(); again == nil {
+		return nil
+	}
+	v.trust.Roles = after
 	return err
 }
 
@@ -200,10 +222,21 @@ func (v *view) run(ref time.Time) (set trustedmetadata.TrustedMetadata, err erro
 	return set, classify(err)
 }
 
-// walk looks a target up with a fresh updater (go-tuf issue 759), and returns
-// also what that verified on the way, which it keeps. A target that is not there
-// is an fs.ErrNotExist.
+// walk looks a target up, and returns also what was verified on the way, which it
+// keeps. A target that is not there is a noTarget.
 func (v *view) walk(name string) (info *metadata.TargetFiles, set trustedmetadata.TrustedMetadata, err error) {
+	err = v.healed(func() error {
+		if err := v.prepare(); err != nil {
+			return err
+		}
+		info, set, err = v.walkOnce(name)
+		return errors.Join(err, v.keep())
+	})
+	return info, set, err
+}
+
+// walkOnce walks with a fresh updater (go-tuf issue 759).
+func (v *view) walkOnce(name string) (info *metadata.TargetFiles, set trustedmetadata.TrustedMetadata, err error) {
 	err = failClosed(func() error {
 		u, err := v.updater(v.ref)
 		if err != nil {
@@ -216,7 +249,7 @@ func (v *view) walk(name string) (info *metadata.TargetFiles, set trustedmetadat
 		}
 		return err
 	})
-	return info, set, errors.Join(classify(err), v.keep())
+	return info, set, classify(err)
 }
 
 // notFound tells a target that is not there from one that was not looked for in
