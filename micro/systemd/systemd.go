@@ -10,7 +10,7 @@
 // reason a service that the boot has in the queue counts as
 // [micro.ServiceState.Queued].
 //
-// It adds about 0.4 MB to a stripped program for 32-bit ARM. Package
+// It adds about 0.5 MB to a stripped program for 32-bit ARM. Package
 // micro/systemctl does the same through the program of that name, and adds
 // next to nothing.
 package systemd

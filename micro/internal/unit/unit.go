@@ -14,8 +14,8 @@ import (
 // Properties are the ones that State asks for.
 func Properties() []string {
 	return []string{
-		"LoadState", "LoadError", "ActiveState", "SubState", "Job", "Type", "Result", "NRestarts", "ConditionResult",
-		"ExecMainCode", "ExecMainStatus", "ExecMainExitTimestampMonotonic", "StatusText",
+		"LoadState", "LoadError", "ActiveState", "SubState", "Job", "Type", "Result", "NRestarts", "ExecMainCode",
+		"ExecMainStatus", "StatusText",
 	}
 }
 
@@ -25,17 +25,19 @@ func Booting(system string) bool { return system == "initializing" || system == 
 
 // State says how a unit is. get returns one property as systemctl shows it, and
 // nothing for one that the unit does not have.
+//
+// Systemd forgets a unit that ended well as soon as nothing needs it: nothing
+// tells one that ran to its end from one that never ran.
 func State(get func(property string) string, booting bool) micro.ServiceState {
 	active, job := get("ActiveState"), get("Job") != ""
 	down := active == "inactive" || active == "failed"
-	exited := get("ExecMainExitTimestampMonotonic")
 	restarts, _ := strconv.Atoi(get("NRestarts"))
 	return micro.ServiceState{
 		Running:  active == "active" || active == "reloading" || active == "refreshing",
 		Failed:   active == "failed" && !job,
 		Starting: active == "activating" || active == "deactivating" || down && job && !booting,
 		Queued:   down && job && booting,
-		Finished: active == "inactive" && get("Type") == "oneshot" && get("Result") == "success" && exited != "" && exited != "0",
+		Finished: active == "inactive" && !job && get("Type") == "oneshot" && get("Result") == "success",
 		Restarts: restarts,
 		Detail:   detail(get),
 	}
@@ -53,9 +55,6 @@ func detail(get func(string) string) string {
 	}
 	if r := get("Result"); r != "" && r != "success" {
 		add("result " + r)
-	}
-	if c := get("ConditionResult"); c == "no" && get("ActiveState") == "inactive" {
-		add("its conditions do not hold")
 	}
 	switch status := get("ExecMainStatus"); get("ExecMainCode") {
 	case "1":
