@@ -21,10 +21,10 @@ import (
 
 // fatDisk is a FAT file system of its own.
 type fatDisk struct {
-	t           testing.TB
-	device      string
-	point, fs   string
-	mount, mode string
+	t         testing.TB
+	device    string
+	point, fs string
+	mount     string
 }
 
 // newFAT mounts one at point: with the kernel's own vfat, or where that has
@@ -324,4 +324,46 @@ func TestInPlaceOverlay(t *testing.T) {
 	same(t, before, times(t, merged), "back")
 	d.install("t2", s)
 	d.isWhole(s)
+}
+
+// TestInPlaceBudgetOfInterrupted: what an interrupted Stage has left is not
+// asked for again, on either file system.
+func TestInPlaceBudgetOfInterrupted(t *testing.T) {
+	d := newPlaceDevice(t)
+	twoVolumes(t, d)
+	content := map[string]string{}
+	for i := range 40 {
+		content[fmt.Sprintf("%s/f%d", []string{"usr", "mnt/data"}[i%2], i)] = strings.Repeat(fmt.Sprint(i%10), 8<<10)
+	}
+	s := placeShop(t, files(t, t.TempDir(), content), "")
+	need := func() (bytes []int64) {
+		all, err := d.f.Budget(t.Context(), s.c, s)
+		require.NoError(t, err)
+		for _, n := range all {
+			bytes = append(bytes, n.Bytes)
+		}
+		return bytes
+	}
+	first := need()
+	require.Len(t, first, 2)
+	require.Greater(t, first[1], int64(20*8<<10-1))
+	puts := 0
+	d.f.before = func(op, _ string) error {
+		if op == "create" || op == "copy" {
+			if puts++; puts > 30 {
+				return errCut
+			}
+		}
+		return nil
+	}
+	require.ErrorIs(t, d.stage("t1", s), errCut)
+	d.restart()
+	second := need()
+	index := s.c.Index.Size/4096*4096 + 4096
+	const made = 29 // one of 30 readers broke off
+	require.Equal(t, made*8<<10+index, first[0]-second[0]+first[1]-second[1], "%v, then %v", first, second)
+	require.NoError(t, d.stage("t1", s))
+	third := need()
+	require.Zero(t, third[1])
+	require.Less(t, third[0], int64(200<<10), "the records alone")
 }

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 
-	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -127,79 +125,6 @@ func (f *inPlaceFiles) Seed(_ context.Context, name string, b release.Blob) (io.
 		}
 	}
 	return nil, false, nil
-}
-
-// Budget returns what Stage of c takes on each file system: everything that is
-// not in its place already, in whole blocks, and the records.
-func (f *inPlaceFiles) Budget(ctx context.Context, c release.Component, content ota.Content) ([]ota.Need, error) {
-	opts, err := ParseOptions(c.Options)
-	if err != nil {
-		return nil, err
-	}
-	next, err := f.index(ctx, c.Digest(), c.Index, content)
-	if err != nil {
-		return nil, err
-	}
-	was, _, err := f.current()
-	if err != nil {
-		return nil, err
-	}
-	tree, err := f.openRoot()
-	if err != nil {
-		return nil, err
-	}
-	old := f.oldIndex(ctx, known{Digest: was.Digest, Index: was.Index}, content)
-	vols, err := f.newVolumes()
-	if err == nil {
-		err = f.count(ctx, tree, vols, old, next)
-	}
-	if err := errors.Join(err, tree.Close()); err != nil {
-		return nil, err
-	}
-	n := counter{f: &f.base, next: next, block: f.blockSize()}
-	n.records(c)
-	n.countMerges(opts, old)
-	n.add(2 * 400 * int64(len(next.Entries)))
-	needs := vols.needs
-	needs[0].Bytes += n.bytes
-	needs[0].Inodes += n.inodes
-	return needs, nil
-}
-
-// count adds up, by volume, what is not in its place.
-func (f *inPlaceFiles) count(ctx context.Context, tree *at.Tree, vols *volumes, old, next *release.Index) error {
-	w := f.newWorker(ctx, tree)
-	counts := []counter{}
-	for i := range next.Entries {
-		e := &next.Entries[i]
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if e.Type == release.Carry || e.Type == release.Absent || e.Path == "." {
-			continue
-		}
-		if o := find(old, e.Path); o != nil && sameEntry(o, e) {
-			if why, _, err := w.differs(tree, e.Path, e); err == nil && why == "" {
-				continue
-			}
-		}
-		vol, err := vols.of(tree, path.Dir(e.Path))
-		if err != nil {
-			return err
-		}
-		for len(counts) <= vol {
-			counts = append(counts, counter{block: f.blockSize(), names: map[string]int64{}})
-		}
-		counts[vol].entry(w, e)
-	}
-	for i, v := range vols.all {
-		need := ota.Need{Path: v.Spool}
-		if i < len(counts) {
-			need.Bytes, need.Inodes = counts[i].bytes, counts[i].inodes
-		}
-		vols.needs = append(vols.needs, need)
-	}
-	return nil
 }
 
 // Verify reads everything that c lists and returns what is not as it should

@@ -170,6 +170,7 @@ type counter struct {
 	bytes   int64
 	inodes  int64
 	names   map[string]int64 // bytes of the names in each folder
+	copies  bool             // what is replaced is copied first
 }
 
 func (n *counter) add(bytes int64) {
