@@ -236,7 +236,13 @@ func (f *base) pruneIndexes(running known) error {
 	if err != nil || len(txs) > 0 || running.Digest.IsZero() {
 		return err
 	}
-	names, err := f.listDir(dirIndex)
+	return f.dropNames(dirIndex, needed)
+}
+
+// dropNames removes the files of one of the spool's folders that are not
+// needed.
+func (f *base) dropNames(dir string, needed map[string]bool) error {
+	names, err := f.listDir(dir)
 	if err != nil {
 		return err
 	}
@@ -244,10 +250,10 @@ func (f *base) pruneIndexes(running known) error {
 		if needed[n] {
 			continue
 		}
-		if err := f.step("remove", f.path(dirIndex, n)); err != nil {
+		if err := f.step("remove", f.path(dir, n)); err != nil {
 			return err
 		}
-		if err := durable.Remove(f.path(dirIndex, n)); err != nil {
+		if err := durable.Remove(f.path(dir, n)); err != nil {
 			return err
 		}
 	}

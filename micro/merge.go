@@ -14,7 +14,6 @@ import (
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
-	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -389,18 +388,7 @@ func (f *inPlaceFiles) pruneBases() error {
 			needed[b.Digest.String()] = true
 		}
 	}
-	for _, n := range names {
-		if needed[n] {
-			continue
-		}
-		if err := f.step("remove", f.path(dirBase, n)); err != nil {
-			return err
-		}
-		if err := durable.Remove(f.path(dirBase, n)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.dropNames(dirBase, needed)
 }
 
 // countMerges adds what merges take: the release's own versions, and for each
