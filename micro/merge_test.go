@@ -102,6 +102,7 @@ func TestMerge(t *testing.T) {
 	d.install("t2", s2)
 	require.Equal(t, 2, ran)
 	d.tidy("committed", s1)
+	require.Empty(t, listed(t, d.f.path(dirKept, s1.c.Digest().String(), "merge")), "the script's files are gone")
 	require.Empty(t, d.damage(s2), "it is the device's")
 	left, err := d.f.Repair(t.Context(), s2.c, s2)
 	require.NoError(t, err)
@@ -263,6 +264,40 @@ func TestMergeBaseIsTorn(t *testing.T) {
 	require.NoError(t, os.WriteFile(base, []byte("0ne"), 0o600))
 	d.install("t2", mergeShop(t, "two"))
 	require.Equal(t, "<><mine><two>", d.read("etc/conf"))
+}
+
+// TestMergeBudget compares what Stage was said to take with what it takes while
+// the script runs, which is the most.
+func TestMergeBudget(t *testing.T) {
+	d, s1 := newPlaceDevice(t), mergeShop(t, string(make([]byte, 3<<20)))
+	bytes, inodes := d.used()
+	all, err := d.f.Budget(t.Context(), s1.c, s1)
+	require.NoError(t, err)
+	d.install("t1", s1)
+	fits := func(need ota.Need, of int64) {
+		t.Helper()
+		more, moreInodes := d.used()
+		require.GreaterOrEqual(t, need.Bytes, more-bytes)
+		require.Less(t, need.Bytes, more-bytes+of)
+		require.GreaterOrEqual(t, need.Inodes, moreInodes-inodes)
+	}
+	fits(all[0], 1<<20)
+	require.NoError(t, os.WriteFile(filepath.Join(d.root, "etc/conf"), append(make([]byte, 3<<20), "mine"...), 0o644))
+	bytes, inodes = d.used()
+	s2 := mergeShop(t, string(append(make([]byte, 3<<20), "two"...)))
+	all, err = d.f.Budget(t.Context(), s2.c, s2)
+	require.NoError(t, err)
+	merge, ran := s2.merge, false
+	s2.merge = func(env map[string]string) error {
+		err := merge(env)
+		require.NoError(t, os.Truncate(env["PAWL_MERGE_OUT"], 3<<20+4))
+		fits(all[0], 5<<20)
+		ran = true
+		return err
+	}
+	require.NoError(t, d.stage("t2", s2))
+	fits(all[0], 16<<20)
+	require.True(t, ran)
 }
 
 func TestMergeChangedAfterStage(t *testing.T) {
