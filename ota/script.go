@@ -285,7 +285,11 @@ func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.S
 	}
 	s.note(ran, err)
 	u.kick()
-	return u.reportScript("script", s, s.Outcome)
+	failed := u.reportScript("script", s, s.Outcome)
+	if s.Outcome != ScriptOK {
+		return errors.Join(failed, u.save()) // it may be the last that is heard of it for long
+	}
+	return nil
 }
 
 // reportScript tells of the end of a script, or of an undo, and returns a

@@ -136,6 +136,11 @@ func TestScriptCodes(t *testing.T) {
 					}
 					require.Empty(t, d.Broken())
 					if want.err == ota.ErrLater {
+						require.NoError(t, u.Close())
+						d.Restart()
+						u = opened(t, d)
+						s := first(u.Status().Tx.Scripts, c.at, component)
+						require.Equal(t, ota.ScriptLater, s.Outcome, "the next process does not know why it waits")
 						res, err = u.Update(t.Context())
 						require.NoError(t, err)
 						require.Equal(t, ota.Committed, res.State)
