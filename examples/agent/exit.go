@@ -63,6 +63,7 @@ var kinds = []struct {
 	{micro.ErrLayout, "layout", exitOther, "the root has to be a plain folder on one file system"},
 	{micro.ErrNoExchange, "layout", exitOther, "an entry is a mount point, or its file system cannot exchange names"},
 	{micro.ErrLocalChange, "local", exitOther, "undo the changes, or have the release keep or overwrite them (options: localChanges)"},
+	{micro.ErrChanged, "changed", exitOther, "verify says what differs from the release that runs; a later release installs over it"},
 	{micro.ErrUnmanaged, "unmanaged", exitOther, "move the files away, or have the release carry them over (carry)"},
 	{ota.ErrHardware, "hardware", exitOther, "compare device in the configuration with what the release is for"},
 	{ota.ErrComponent, "component", exitOther, "add the component to the configuration"},

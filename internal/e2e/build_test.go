@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 )
@@ -23,9 +26,23 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	built.dir, built.err = dir, map[string]error{}
+	flag.Parse()
+	if err := moreAtOnce(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// moreAtOnce lets more tests run at a time than there are processors: most of
+// them wait for the disk or for a time limit.
+func moreAtOnce() error {
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		return f.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
+	}
+	return nil
 }
 
 // program builds one of the examples and returns its path.

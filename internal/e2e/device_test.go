@@ -60,6 +60,16 @@ func (d *device) health(script string) {
 	d.save()
 }
 
+// layout changes the layout of the app.
+func (d *device) layout(word string) {
+	d.t.Helper()
+	d.config["components"].(map[string]any)["app"].(map[string]any)["layout"] = word
+	if word == "inplace" { // its root has to be there
+		require.NoError(d.t, os.MkdirAll(d.app, 0o755))
+	}
+	d.save()
+}
+
 // set changes one key of one section of the configuration.
 func (d *device) set(section, key string, value any) {
 	d.config[section].(map[string]any)[key] = value

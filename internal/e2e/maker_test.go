@@ -35,6 +35,16 @@ func newMaker(t testing.TB) *maker {
 	return m
 }
 
+// copy returns another maker with the same keys, and a repository that begins
+// as m's is now.
+func (m *maker) copy(t testing.TB) *maker {
+	t.Helper()
+	dir := t.TempDir()
+	own := &maker{t: t, dir: dir, repo: cloneTree(t, m.repo, filepath.Join(dir, "repo")), keys: m.keys}
+	own.serve()
+	return own
+}
+
 // serve starts a plain file server on loopback.
 func (m *maker) serve() {
 	files := http.FileServer(http.Dir(m.repo))
@@ -80,7 +90,7 @@ func (m *maker) release(version, tree string, more ...string) {
 			fmt.Fprintf(&spec, "%s\n", line)
 		}
 	}
-	fmt.Fprintf(&spec, "components:\n  - name: app\n    kind: files\n    from: %s\n%s", tree, component.String())
+	fmt.Fprintf(&spec, "components:\n  - name: app\n    kind: files\n    from: %q\n%s", tree, component.String())
 	path := filepath.Join(m.dir, "camera-"+version+".yaml")
 	require.NoError(m.t, os.WriteFile(path, []byte(spec.String()), 0o644))
 	m.publisher("release", "-repo", m.repo, "-keys", m.keys, path)
