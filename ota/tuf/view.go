@@ -110,10 +110,9 @@ func (v *view) healed(try func() error) error {
 	}
 	after := v.trust.Roles
 	v.trust.Roles = nil
-	if again := try(); again == nil {
-		return nil
+	if err = try(); err != nil {
+		v.trust.Roles = after
 	}
-	v.trust.Roles = after
 	return err
 }
 
@@ -122,16 +121,15 @@ func (v *view) healed(try func() error) error {
 func (v *view) attempt() (ref time.Time, err error) {
 	floor, ref := v.times()
 	set, err := v.run(ref)
-	below := v.trust.Marks.check(set)
-	if below == nil {
-		v.trust.Marks.raise(set)
-		below = v.keep()
+	if below := v.trust.Marks.check(set); below != nil {
+		return ref, below
 	}
-	if err != nil {
-		return ref, v.explain(err, floor, ref)
+	v.trust.Marks.raise(set)
+	if kept := v.keep(); kept != nil {
+		return ref, kept
 	}
 	v.ref, v.set = ref, set
-	return ref, below
+	return ref, v.explain(err, floor, ref)
 }
 
 // times returns the earliest time that it can be, by what was signed, and
