@@ -81,7 +81,7 @@ func (c *command) release() error {
 	a, err := r.Release(c.ctx, spec)
 	steps.end(err == nil)
 	if err != nil {
-		return err
+		return c.waits(r, err)
 	}
 	scripts := ""
 	if a.Scripts > 0 {
@@ -166,7 +166,7 @@ func (c *command) list() error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return c.listMore(list)
+	return errors.Join(c.listMore(list), c.status(r))
 }
 
 func (c *command) verify() error {
