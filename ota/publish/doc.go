@@ -10,12 +10,17 @@
 //	content/    XX/DIGEST.pack XX/DIGEST.table            the content
 //
 // The metadata is that of The Update Framework with consistent snapshots. All
-// but timestamp.json is only ever added, every file is durable under its name
-// before one that refers to it is written, and timestamp.json comes last: a
-// publisher that is killed anywhere leaves the repository as clients saw it
-// before, and a publisher that starts again carries on. What it left unused is
-// found by [Repository.Verify].
+// but timestamp.json is only ever added, and every file is durable under its
+// name before one that refers to it is written: a publisher that is killed
+// anywhere leaves a repository that clients can use, and a publisher that starts
+// again carries on. What it left unused is found by [Repository.Verify].
 //
-// Copy a repository to where it is served in the same order: content, targets,
-// metadata, timestamp.json.
+// A change that people have to sign elsewhere lies in waiting.json at the top
+// until it is published; so does one of several steps while it is written. No
+// client looks at it.
+//
+// Copy a repository to where it is served in this order: content, targets, the
+// metadata but the newest root and timestamp.json, timestamp.json, the newest
+// root; and after each change of keys, before the next. So what a client finds is
+// good under the root that it finds.
 package publish

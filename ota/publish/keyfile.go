@@ -109,7 +109,7 @@ func (d KeyDir) New(role Role, encrypt bool) (key crypto.Signer, public string, 
 	if err := durable.MkdirAll(d.Path, 0o700); err != nil {
 		return nil, "", fmt.Errorf("cannot make key: %w", err)
 	}
-	files, err := d.files()
+	files, err := d.files(".pub") // and those that were lost
 	if err != nil {
 		return nil, "", fmt.Errorf("cannot make key: %w", err)
 	}
@@ -138,12 +138,10 @@ func (d KeyDir) loadOrMake(name string, encrypt bool) (crypto.Signer, error) {
 		return nil, err
 	}
 	path := filepath.Join(d.Path, publicName(name))
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err == nil {
-		err = durable.WriteFile(path, marshalPEM("PUBLIC KEY", der), 0o644)
+	public := marshalPEM("PUBLIC KEY", der)
+	if there, readErr := os.ReadFile(path); err == nil && (readErr != nil || !bytes.Equal(there, public)) {
+		err = durable.WriteFile(path, public, 0o644)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot make key: %w", err)
@@ -193,11 +191,15 @@ type keyFile struct {
 	n    int
 }
 
-// files lists the private keys, whether encrypted or not, by role and number.
-func (d KeyDir) files() (list []keyFile, err error) {
+// files lists the private keys, whether encrypted or not, by role and number;
+// with the ending ".pub" the public ones too.
+func (d KeyDir) files(also ...string) (list []keyFile, err error) {
 	entries, err := os.ReadDir(d.Path)
 	for _, e := range entries {
 		stem, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), ".age"), ".pem")
+		for _, end := range also {
+			stem = strings.TrimSuffix(stem, end)
+		}
 		i := strings.LastIndexByte(stem, '.')
 		if !ok || i < 1 {
 			continue

@@ -112,7 +112,7 @@ func TestNewKeys(t *testing.T) {
 	public, err := ReadPublicKey(path)
 	require.NoError(t, err)
 	require.Equal(t, key.Public(), public)
-	require.NoError(t, os.Remove(filepath.Join(d.Path, "root.1.pem")))
+	require.NoError(t, os.Remove(filepath.Join(d.Path, "root.3.pem")))
 	_, path, err = d.New(Root, false)
 	require.NoError(t, err)
 	require.Equal(t, "root.4.pub.pem", filepath.Base(path), "no number is given twice")
