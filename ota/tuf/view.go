@@ -129,7 +129,10 @@ func (v *view) attempt() (ref time.Time, err error) {
 		return ref, kept
 	}
 	v.ref, v.set = ref, set
-	return ref, v.explain(err, floor, ref)
+	return ref, v.explain(err, floor, ref, func(at time.Time) error {
+		_, err := v.run(at)
+		return err
+	})
 }
 
 // times returns the earliest time that it can be, by what was signed, and
@@ -148,12 +151,13 @@ func (v *view) times() (floor, ref time.Time) {
 	return floor, ref
 }
 
-// explain tells what has expired for sure from what has by the clock alone.
-func (v *view) explain(err error, floor, ref time.Time) error {
+// explain tells what has expired for sure from what has by the clock alone: that
+// passes when it is tried at the floor.
+func (v *view) explain(err error, floor, ref time.Time, try func(time.Time) error) error {
 	if !errors.Is(err, ErrExpired) || v.s.o.TrustClock || !ref.After(floor) {
 		return err
 	}
-	if _, again := v.run(floor); errors.Is(again, ErrExpired) {
+	if again := try(floor); errors.Is(again, ErrExpired) {
 		return err
 	}
 	what := "metadata has expired"
@@ -227,16 +231,23 @@ func (v *view) walk(name string) (info *metadata.TargetFiles, set trustedmetadat
 		if err := v.prepare(); err != nil {
 			return err
 		}
-		info, set, err = v.walkOnce(name)
-		return errors.Join(err, v.keep())
+		info, set, err = v.walkOnce(name, v.ref)
+		if kept := v.keep(); kept != nil {
+			return kept
+		}
+		floor, _ := v.times()
+		return v.explain(err, floor, v.ref, func(at time.Time) error {
+			_, _, err := v.walkOnce(name, at)
+			return err
+		})
 	})
 	return info, set, err
 }
 
 // walkOnce walks with a fresh updater (go-tuf issue 759).
-func (v *view) walkOnce(name string) (info *metadata.TargetFiles, set trustedmetadata.TrustedMetadata, err error) {
+func (v *view) walkOnce(name string, ref time.Time) (info *metadata.TargetFiles, set trustedmetadata.TrustedMetadata, err error) {
 	err = failClosed(func() error {
-		u, err := v.updater(v.ref)
+		u, err := v.updater(ref)
 		if err != nil {
 			return err
 		}
