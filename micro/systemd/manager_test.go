@@ -65,7 +65,7 @@ const enter = `
 set -e
 for h in /sys/fs/cgroup /sys/fs/cgroup/*; do
 	[ -e "$h/cgroup.procs" ] || continue
-	mkdir "$h/$GROUP" 2>/dev/null || continue
+	mkdir -p "$h/$GROUP" 2>/dev/null || continue
 	echo $$ 2>/dev/null >"$h/$GROUP/cgroup.procs" || rmdir "$h/$GROUP"
 done
 grep -Eq "^[0-9]+:name=systemd:/.*$GROUP$|^0::/.*$GROUP$" /proc/self/cgroup || { echo "no control group of its own"; exit 9; }
