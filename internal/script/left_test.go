@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pawl-ota/pawl/internal/seam"
 	"github.com/pawl-ota/pawl/internal/testneeds"
@@ -35,6 +37,8 @@ func TestWhatIsLeftBehind(t *testing.T) {
 		{name: "ignores every signal it can", text: "trap '' TERM HUP INT; sleep 100 & echo $! >pids", left: 1},
 		{name: "stopped", text: "sleep 100 & echo $! >pids; kill -STOP $!", left: 1},
 		{name: "job control", text: "set -m; sleep 100 & echo $! >pids", needs: "bash", left: 1},
+		{name: "a name that looks like a state", left: 1,
+			text: `sh -c 'printf "a) Z 0 0" >/proc/$$/comm; echo $$ >pids; while :; do :; done' & until [ -s pids ]; do :; done`},
 		{name: "without the mark, in the session", text: "env -i sleep 100 & echo $! >pids", left: 1},
 		{name: "setsid", text: "setsid sleep 100 & echo $! >pids; until grep -q ^sleep /proc/$!/comm; do :; done", needs: "setsid", left: 1},
 		{name: "setsid, and one without the mark in that session", needs: "setsid", left: 2,
@@ -141,11 +145,14 @@ func TestSessionOfAnother(t *testing.T) {
 func TestCallerIsKilled(t *testing.T) {
 	testneeds.Program(t, "setsid")
 	p := program(t, `#!/bin/sh
-sleep 100 &
+/bin/sh -c 'trap ": >tidy; exit" TERM; : >listens; while :; do :; done' &
 one=$!
+until [ -e listens ]; do sleep 0.01; done
 trap '' TERM
+sleep 100 &
+two=$!
 setsid sleep 100 &
-echo $$ $one $! >tmp
+echo $$ $one $two $! >tmp
 mv tmp pids
 wait
 `)
@@ -166,12 +173,13 @@ wait
 	require.NoError(t, agent.Process.Kill())
 	_ = agent.Wait()
 
-	left := pids(t, p, 3)
+	left := pids(t, p, 4)
 	for _, pid := range left {
 		require.True(t, alive(pid), "a killed caller cannot have ended it")
 	}
 	require.NoError(t, quick.end(context.Background(), p.Mark))
 	requireGone(t, left...)
+	assert.FileExists(t, filepath.Join(p.Dir, "tidy"), "who listens has time")
 	began := time.Now()
 	require.NoError(t, End(context.Background(), p.Mark), "again, when nobody is left")
 	assert.Less(t, time.Since(began), time.Second)
@@ -193,6 +201,19 @@ func TestEndStopsWithItsContext(t *testing.T) {
 	go cmd.Wait()
 	require.NoError(t, quick.end(context.Background(), p.Mark))
 	eventually(t, "it ends", func() bool { return !alive(cmd.Process.Pid) })
+}
+
+// TestDoesNotEnd gives no time to see that the killed process is gone: that is
+// an error, and the process is taken in later.
+func TestDoesNotEnd(t *testing.T) {
+	p := program(t, "#!/bin/sh\ntrap '' TERM\necho $$ >tmp\nmv tmp pids\nwhile :; do :; done\n")
+	p.Limit = 200 * time.Millisecond
+	ran, err := patience{}.run(context.Background(), p)
+	require.ErrorContains(t, err, "cannot end all processes")
+	pid := pids(t, p, 1)[0]
+	require.ErrorContains(t, err, strconv.Itoa(pid))
+	assert.True(t, ran.TimedOut)
+	eventually(t, "it is taken in", func() bool { return unix.Kill(pid, 0) != nil })
 }
 
 func TestMarksThatCouldMeanAnybody(t *testing.T) {

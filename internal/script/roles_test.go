@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,7 +29,14 @@ var roles = map[string]func() int{
 	"fork":        forkRole,
 	"descriptors": descriptorsRole,
 	"container":   containerRole,
-	"wait":        func() int { time.Sleep(100 * time.Second); return 0 },
+	"main thread": mainThreadRole,
+	"wait":        waitRole,
+}
+
+// waitRole is still there when the test looks.
+func waitRole() int {
+	_ = pause(context.Background(), 100*time.Second)
+	return 0
 }
 
 // environmentRole shows what it was given.
@@ -77,8 +85,7 @@ func forkRole() int {
 // forksOn goes on for some 500 processes, each in a session of its own.
 func forksOn(n int) int {
 	if n == 500 {
-		time.Sleep(100 * time.Second)
-		return 0
+		return waitRole()
 	}
 	env := []string{roleName + "=fork", "LINK=" + strconv.Itoa(n)}
 	mark := ""
@@ -113,6 +120,25 @@ func descriptorsRole() int {
 	return 0
 }
 
+// mainThreadRole has nothing but the main thread to run on.
+func mainThreadRole() int {
+	runtime.GOMAXPROCS(1)
+	met := false
+	for range 100 {
+		met = met || unix.Gettid() == unix.Getpid()
+		onNewThread(func() {
+			separate()
+			if unix.Gettid() == unix.Getpid() {
+				fmt.Println("on the main thread")
+				os.Exit(1)
+			}
+		})
+		runtime.Gosched()
+	}
+	fmt.Println(met)
+	return 0
+}
+
 // containerRole is process 1.
 func containerRole() int {
 	try := func(text string) (seam.Ran, error) {
@@ -138,7 +164,7 @@ func containerRole() int {
 		began := time.Now()
 		ran, err := try("#!/bin/sh\nsleep 100 & setsid sleep 100 & (sleep 100 & )\nexit 3\n")
 		must("it runs", err == nil && ran.Exit == 3 && ran.Left >= 3, err, ran)
-		fmt.Println("with dead children that nobody takes in:", time.Since(began), ran.Left)
+		must("the dead are looked at once", time.Since(began) < maxDoubt)
 	}
 	if os.WriteFile(noexec, []byte("1"), 0) != nil {
 		return 0 // before Linux 6.3

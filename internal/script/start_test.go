@@ -211,6 +211,10 @@ func TestDescriptorsOfOldKernels(t *testing.T) {
 func TestLimits(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
+	var core unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_CORE, &core))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: core.Max, Max: core.Max}))
+	defer unix.Setrlimit(unix.RLIMIT_CORE, &core)
 	p := program(t, "#!/bin/sh\numask; sleep 0.1; ulimit -c; ulimit -n; : >made\n")
 	ran := run(t, p)
 	assert.Equal(t, "0022\n0\n1024\n", string(ran.Output))
@@ -224,6 +228,16 @@ func TestLimits(t *testing.T) {
 func TestOwnSession(t *testing.T) {
 	p := program(t, "#!/bin/sh\nread -r pid name state parent group session terminal rest </proc/$$/stat\necho $((pid-group)) $((pid-session)) $terminal\n")
 	assert.Equal(t, "0 0 0\n", string(run(t, p).Output))
+}
+
+// TestMainThreadIsNotUsed has a process with little else to run on: a main
+// thread that got a descriptor table of its own would keep it.
+func TestMainThreadIsNotUsed(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{roleName + "=main thread"}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "true\n", string(out), "the test did not meet the main thread")
 }
 
 // TestContainer runs programs where this process is the first of a pid

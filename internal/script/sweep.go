@@ -91,14 +91,14 @@ func (s *sweep) kill(ctx context.Context, within time.Duration) (int, error) {
 		for _, p := range found {
 			killed[p] = true
 		}
-		switch took := time.Since(began); {
-		case len(found) == 0 && ended && (!doubt || time.Since(calm) > maxDoubt):
-			return len(killed), nil
-		case took > within:
-			return len(killed), fmt.Errorf("cannot end all processes: after %v %v still run", within, s.named(found))
-		case len(found) > 0 || !ended:
+		if len(found) > 0 || !ended {
 			s.killAll(found)
+			if time.Since(began) > within {
+				return len(killed), fmt.Errorf("cannot end all processes: %v after SIGKILL %v still run", within, s.named(found))
+			}
 			calm, wait = time.Now(), min(2*wait, 20*time.Millisecond)
+		} else if !doubt || time.Since(calm) > maxDoubt {
+			return len(killed), nil
 		}
 		if err := pause(ctx, wait); err != nil {
 			return len(killed), err
