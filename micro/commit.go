@@ -243,19 +243,17 @@ func (f *base) pruneIndexes(running known) error {
 // needed.
 func (f *base) dropNames(dir string, needed map[string]bool) error {
 	names, err := f.listDir(dir)
-	if err != nil {
+	names = slices.DeleteFunc(names, func(n string) bool { return needed[n] })
+	if err != nil || len(names) == 0 {
 		return err
 	}
 	for _, n := range names {
-		if needed[n] {
-			continue
-		}
 		if err := f.step("remove", f.path(dir, n)); err != nil {
 			return err
 		}
-		if err := durable.Remove(f.path(dir, n)); err != nil {
+		if err := os.Remove(f.path(dir, n)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-	return nil
+	return durable.SyncDir(f.path(dir))
 }

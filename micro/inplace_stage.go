@@ -189,6 +189,16 @@ func (f *inPlaceFiles) finishStage(tx ota.TxID, cs *changes, stores []*store) er
 	if err := f.reserve(tx, reserveBytes+400*(len(cs.Changes)+len(cs.New.Entries))); err != nil {
 		return err
 	}
+	// The record lies beside its name while all else becomes durable, so that its
+	// name is all that is left to do.
+	staged, temp := f.txPath(tx, "staged"), f.txPath(tx, tempPrefix+"staged")
+	data, err := encodeRecord(staged, formatChanges, cs)
+	if err == nil {
+		err = explain(os.WriteFile(temp, data, 0o600))
+	}
+	if err != nil {
+		return err
+	}
 	settleForks()
 	for _, s := range stores {
 		if err := s.sync(); errors.Is(err, durable.ErrSync) {
@@ -198,7 +208,10 @@ func (f *inPlaceFiles) finishStage(tx ota.TxID, cs *changes, stores []*store) er
 			return err
 		}
 	}
-	return f.writeRecord(f.txPath(tx, "staged"), formatChanges, cs)
+	if err := f.step("write", staged); err != nil {
+		return err
+	}
+	return explain(durable.Rename(temp, staged))
 }
 
 func (m *maker) all(content ota.Content) error {

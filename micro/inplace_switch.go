@@ -28,9 +28,14 @@ func (f *inPlaceFiles) Activate(ctx context.Context, tx ota.TxID, c release.Comp
 		return err
 	}
 	if p == nil {
-		if p, err = f.makePlan(tx, c); err != nil {
-			return fmt.Errorf("cannot activate %s: %w", c.Name, err)
-		}
+		p, err = f.makePlan(tx, c)
+	} else {
+		// The call that made the plan, or exchanged the mark, may have been cut
+		// short before that was durable.
+		err = errors.Join(durable.SyncDir(f.path()), durable.SyncDir(f.txPath(tx)))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
 	}
 	if p == nil || f.markIs(p.New.Mark) {
 		return f.isActive(ctx, c)
@@ -67,38 +72,62 @@ func (f *inPlaceFiles) makePlan(tx ota.TxID, c release.Component) (*changes, err
 	if err != nil {
 		return nil, err
 	}
-	err = f.again(tree, p)
+	same, err := f.again(tree, p)
 	if err := errors.Join(err, tree.Close()); err != nil {
 		return nil, err
 	}
-	return p, f.writeReserved(tx, forPlan, f.txPath(tx, "plan"), formatChanges, p)
+	return p, f.writePlan(tx, p, same)
 }
 
-// again finds out what changed since Stage.
-func (f *inPlaceFiles) again(tree *at.Tree, p *changes) error {
+// writePlan writes the plan. Where it is what Stage recorded, that becomes the
+// plan by a second name: it is durable already.
+func (f *inPlaceFiles) writePlan(tx ota.TxID, p *changes, same bool) error {
+	if !same {
+		return f.writeReserved(tx, forPlan, f.txPath(tx, "plan"), formatChanges, p)
+	}
+	if err := f.step("write", f.txPath(tx, "plan")); err != nil {
+		return err
+	}
+	dir, err := os.Open(f.txPath(tx))
+	if err != nil {
+		return err
+	}
+	err = durable.LinkAt(dir, "staged", dir, "plan")
+	if err == nil {
+		err = durable.SyncOpen(dir)
+	} else {
+		err = f.writeReserved(tx, forPlan, f.txPath(tx, "plan"), formatChanges, p)
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// again finds out what changed since Stage, and reports whether the plan stayed
+// what it was.
+func (f *inPlaceFiles) again(tree *at.Tree, p *changes) (same bool, err error) {
 	local := LocalChangeError{Root: f.opts.Root}
+	same = true
 	for i := range p.Changes {
 		ch := &p.Changes[i]
 		info, err := tree.Stat(ch.Path)
 		switch {
 		case err != nil && !isGone(err):
-			return err
+			return false, err
 		case err != nil && ch.Old == nil || err == nil && ch.Old != nil && ch.Old.is(info, p.Volumes[ch.Vol]):
 		case err == nil && ch.Over && !info.IsDir():
-			ch.Old = stampOf(info)
+			ch.Old, same = stampOf(info), false
 		default:
 			local.add(ch.Path, "since it was staged")
 		}
 	}
 	for i := range p.Folders {
-		if info, err := tree.Stat(p.Folders[i].Path); err == nil {
-			p.Folders[i].Mtime = info.Mtime
+		if info, err := tree.Stat(p.Folders[i].Path); err == nil && p.Folders[i].Mtime != info.Mtime {
+			p.Folders[i].Mtime, same = info.Mtime, false
 		}
 	}
 	if len(local.Changes) > 0 {
-		return &local
+		return false, &local
 	}
-	return nil
+	return same, nil
 }
 
 // switcher switches the entries of one transaction, either way.
@@ -239,8 +268,8 @@ func (f *inPlaceFiles) switchMark(tx ota.TxID, by way, want at.ID) error {
 	if err != nil {
 		return err
 	}
-	if now.Like(want) {
-		return durable.SyncDir(f.path())
+	if now.Like(want) { // perhaps since a call that was cut short
+		return errors.Join(durable.SyncDir(f.path()), durable.SyncDir(f.txPath(tx)))
 	}
 	mark, spare := f.path(fileMark), f.txPath(tx, fileMark)
 	if err := f.step("mark", mark); err != nil {

@@ -259,6 +259,9 @@ func (f *inPlaceFiles) writeVolumes(tx ota.TxID, vols []volume) error {
 	if len(vols) == 1 {
 		return nil
 	}
+	if err := durable.SyncDir(f.path(dirTx)); err != nil {
+		return err
+	}
 	return f.writeRecord(f.txPath(tx, "volumes"), formatChanges, changes{Volumes: vols})
 }
 

@@ -258,7 +258,9 @@ func (f *base) oldIndex(ctx context.Context, k known, content ota.Content) *rele
 	return ix
 }
 
-// keepIndex stores the index of c in the spool and returns it.
+// keepIndex stores the index of c in the spool and returns it. What makes the
+// rest of the spool's file system durable does so for it; one that a power cut
+// tore is not the right one, and is stored again.
 func (f *base) keepIndex(ctx context.Context, c release.Component, content ota.Content) (*release.Index, error) {
 	if ix, err := f.storedIndex(c.Digest(), c.Index); err == nil {
 		return ix, nil
@@ -274,7 +276,7 @@ func (f *base) keepIndex(ctx context.Context, c release.Component, content ota.C
 	return f.storedIndex(c.Digest(), c.Index)
 }
 
-// storeFile is durable.WriteFile for what may not fit into memory.
+// storeFile writes a file of the spool as a whole, and leaves it to a later sync.
 func (f *base) storeFile(path string, r io.Reader) error {
 	if err := f.step("store", path); err != nil {
 		return err
@@ -284,11 +286,20 @@ func (f *base) storeFile(path string, r io.Reader) error {
 	if err != nil {
 		return explain(err)
 	}
-	if _, err = at.CopyTo(file, r, make([]byte, copyBuffer)); err == nil {
-		err = durable.SyncOpen(file)
-	}
+	_, err = at.CopyTo(file, r, make([]byte, copyBuffer))
 	if err := errors.Join(err, file.Close()); err != nil {
 		return explain(err)
 	}
-	return explain(durable.Rename(temp, path))
+	return explain(placeLater(temp, path))
+}
+
+// placeLater gives a file of the spool its name, and leaves it to a later sync.
+func placeLater(temp, path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	var b durable.Batch
+	err = b.Replace(dir, filepath.Base(temp), dir, filepath.Base(path))
+	return errors.Join(err, b.Close(), dir.Close())
 }

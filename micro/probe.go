@@ -28,7 +28,15 @@ func (f *base) prepareSpool(tx string) error {
 	if err := f.step("mkdir", f.txPath("x")); err != nil {
 		return err
 	}
-	return f.makeSpool(f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash), f.path(dirTx, tx))
+	if err := f.makeSpool(f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash)); err != nil {
+		return err
+	}
+	// The call that makes durable what Stage puts there does so for the folder.
+	dir := f.path(dirTx, tx)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return explain(err)
+	}
+	return checkOwn(dir)
 }
 
 func (f *base) makeSpool(dirs ...string) error {

@@ -74,15 +74,22 @@ type move struct {
 
 // writeRecord replaces a record durably.
 func (f *base) writeRecord(path, format string, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
+	data, err := encodeRecord(path, format, v)
+	if err == nil {
+		err = f.step("write", path)
 	}
-	if err := f.step("write", path); err != nil {
+	if err != nil {
 		return err
 	}
-	data := fmt.Appendf(nil, "%s %s\n%s\n", format, release.Sum(append(body, '\n')), body)
 	return explain(durable.WriteFile(path, data, 0o600))
+}
+
+func encodeRecord(path, format string, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return fmt.Appendf(nil, "%s %s\n%s\n", format, release.Sum(append(body, '\n')), body), nil
 }
 
 // reserveBytes is what each record of a transaction has set aside.

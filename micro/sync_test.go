@@ -127,3 +127,67 @@ func failFolder(t *testing.T, name string, n int) bool {
 	}
 	return true
 }
+
+// TestInPlaceSyncedBeforeItIsDropped does the same in the in-place layout, where
+// folders are made durable together: after every failed sync the verb that is
+// called again ends with all of them durable, and nothing is dropped before.
+func TestInPlaceSyncedBeforeItIsDropped(t *testing.T) {
+	for _, verb := range []string{"activate", "revert"} {
+		n := 1
+		for ; failPlaceFolder(t, verb, n); n++ {
+			require.Less(t, n, 40)
+		}
+		require.Greater(t, n, 4, verb)
+	}
+}
+
+func failPlaceFolder(t *testing.T, name string, n int) bool {
+	seam.Step.Store(nil)
+	d := newPlaceDevice(t)
+	d.install("t1", oneFile(t, "etc/conf", "one", ""))
+	s := oneFile(t, "etc/conf", "two", "")
+	require.NoError(t, d.stage("t2", s))
+	verb := func() error { return d.f.Activate(t.Context(), "t2", s.c) }
+	if name == "revert" {
+		require.NoError(t, verb())
+		verb = func() error { return d.f.Revert(t.Context(), "t2", s.c) }
+	}
+	content := d.f.txPath("t2", dirContent)
+	dirty, failed := map[string]bool{}, false
+	onStep(t, func(op, path string, call func() error) error {
+		switch {
+		case op == "exchange" && filepath.Dir(path) == content:
+			require.False(t, dirty[d.f.txPath("t2")], "the plan is not durable yet")
+			dirty[content], dirty[filepath.Join(d.root, "etc")] = true, true
+		case op == "exchange" || op == "rename" && path == d.f.path(fileMark):
+			require.Empty(t, dirty, "the mark goes before the entries")
+			dirty[d.f.path()], dirty[d.f.txPath("t2")] = true, true
+		case op == "link":
+			dirty[d.f.txPath("t2")] = true
+		case op == "remove" && filepath.Dir(path) == d.f.txPath("t2"):
+			require.Empty(t, dirty, "the plan goes before the entries are back for certain")
+		case op == "rename" && filepath.Dir(path) == d.f.path(dirTrash):
+			require.Empty(t, dirty, "what is not durable is being dropped")
+		case op == "fsyncdir" && dirty[path] && !failed:
+			if n--; n == 0 {
+				failed = true
+				return syscall.EIO
+			}
+			delete(dirty, path)
+		case op == "fsyncdir":
+			delete(dirty, path)
+		}
+		return call()
+	})
+	err := verb()
+	if !failed {
+		require.NoError(t, err)
+		require.Empty(t, dirty)
+		return false
+	}
+	require.ErrorIs(t, err, syscall.EIO)
+	d.restart()
+	require.NoError(t, verb())
+	require.Empty(t, dirty, name)
+	return true
+}
