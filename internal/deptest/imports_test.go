@@ -19,6 +19,7 @@ type ban struct {
 const (
 	goTUF  = "github.com/theupdateframework/go-tuf/v2/..."
 	docker = "github.com/docker/docker/..."
+	dbus   = "github.com/godbus/dbus/v5/..."
 )
 
 var bans = []ban{
@@ -32,6 +33,8 @@ var bans = []ban{
 	{"micro", "net/http", "a guard links ota and micro and has no use for a network"},
 	{"micro", goTUF, "a guard links ota and micro and has no use for a repository"},
 	{"micro", docker, "a device without containers must not pay for them"},
+	{"micro", dbus, "a device with another supervisor than systemd must not pay for D-Bus"},
+	{"micro/systemctl", dbus, "it is there for those who do not want it"},
 	{"ota/fetch", goTUF, "transport knows nothing of trust"},
 	{"ota/tuf", module + "/ota/publish", "keys and signing stay at the publisher"},
 	{"examples/agent", docker, "an agent for files is small"},
@@ -62,6 +65,8 @@ var only = []struct {
 }{
 	{goTUF, []string{"ota/tuf", "ota/publish", "internal/e2e/testdata/baseline"}, "one package a side knows go-tuf"},
 	{docker, []string{"container"}, "one package knows the Docker client"},
+	{dbus, []string{"micro/systemd"}, "one package talks to systemd over D-Bus"},
+	{"github.com/coreos/go-systemd/v22/...", []string{"micro/systemd"}, "one package talks to systemd over D-Bus"},
 	{"github.com/google/renameio/v2", []string{"ota/durable"}, "durable steps stand in one place"},
 	// ota/tuf reads the numbers of answers, and opens no connection; ota/otatest
 	// is a hostile server.
