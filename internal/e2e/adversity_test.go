@@ -24,8 +24,15 @@ type field struct {
 
 func newField(t *testing.T, dir string) *field {
 	t.Helper()
+	return newFieldOf(t, dir, "tree")
+}
+
+// newFieldOf is newField with a layout.
+func newFieldOf(t *testing.T, dir, layout string) *field {
+	t.Helper()
 	m := newMaker(t)
 	d := newDevice(t, m, dir)
+	d.layout(layout)
 	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "net/http")
 	v2 := cloneTree(t, v1, filepath.Join(m.dir, "v2"))
 	write(t, v2, "net/http/client.go", "package http // the next one\n", 0o644)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
 	"github.com/stretchr/testify/require"
 )
 
@@ -31,10 +32,23 @@ type answer struct {
 	Error     string
 	Hint      string
 	Available *ota.Installed
+	Plan      *plan
 	Result    *ota.Result
 	Status    *ota.Status
 	History   []ota.Result
 	Damage    []ota.Damage
+}
+
+// plan is what agent -json diff says.
+type plan struct {
+	Changes []ota.Change
+	Scripts []struct {
+		Component, Name string
+		At              release.Point
+		Undo            bool
+		Limit           int
+	}
+	Services []struct{ Component, Name, Do string }
 }
 
 // newDevice makes a device in dir, whose app is healthy while DIR/sick is not
@@ -58,6 +72,16 @@ func newDevice(t testing.TB, m *maker, dir string) *device {
 func (d *device) health(script string) {
 	d.config["health"] = []any{map[string]any{"exec": []string{"/bin/sh", "-c", "cd " + d.app + " && { " + script + "; }"}}}
 	d.save()
+}
+
+// bothLayouts runs a test over each layout, at the same time.
+func bothLayouts(t *testing.T, test func(t *testing.T, layout string)) {
+	for _, layout := range []string{"tree", "inplace"} {
+		t.Run(layout, func(t *testing.T) {
+			t.Parallel()
+			test(t, layout)
+		})
+	}
 }
 
 // layout changes the layout of the app.
@@ -122,4 +146,13 @@ func (d *device) holds(tree string) {
 	d.t.Helper()
 	requireSame(d.t, pictureOf(d.t, tree), pictureOf(d.t, d.app))
 	require.Equal(d.t, ota.Idle, d.must(0, "status").Status.State)
+}
+
+// reads returns what the agent says to a person.
+func (d *device) reads(args ...string) string {
+	d.t.Helper()
+	cmd := d.command(d.t.Context(), args...)
+	out, _ := cmd.CombinedOutput()
+	require.NotNil(d.t, cmd.ProcessState, "agent %v", args)
+	return string(out)
 }

@@ -25,10 +25,12 @@ func mountTmpfs(t *testing.T, dir, options string) {
 // TestFullDisk has a device whose disk is too small for the release: the
 // refusal states the numbers before anything is fetched. When there is room
 // it installs.
-func TestFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) { bothLayouts(t, fullDisk) }
+
+func fullDisk(t *testing.T, layout string) {
 	dir := filepath.Join(t.TempDir(), "disk")
 	mountTmpfs(t, dir, "size=24m")
-	f := newField(t, dir)
+	f := newFieldOf(t, dir, layout)
 	big := cloneTree(t, f.v2, filepath.Join(f.m.dir, "big"))
 	write(t, big, "blob", noise(18<<20), 0o644)
 	f.m.release("1.2.0", big)
@@ -46,10 +48,12 @@ func TestFullDisk(t *testing.T) {
 
 // TestDiskFillsUp has the disk fill up to the last byte in the middle: the
 // journal still says what happened, and the old release stays.
-func TestDiskFillsUp(t *testing.T) {
+func TestDiskFillsUp(t *testing.T) { bothLayouts(t, diskFillsUp) }
+
+func diskFillsUp(t *testing.T, layout string) {
 	dir := filepath.Join(t.TempDir(), "disk")
 	mountTmpfs(t, dir, "size=24m")
-	f := newField(t, dir)
+	f := newFieldOf(t, dir, layout)
 	fill := func() {
 		ballast, err := os.Create(filepath.Join(dir, "ballast"))
 		require.NoError(t, err)
@@ -69,7 +73,9 @@ func TestDiskFillsUp(t *testing.T) {
 }
 
 // TestReadOnlyRoot has the app on a file system that cannot be written.
-func TestReadOnlyRoot(t *testing.T) {
+func TestReadOnlyRoot(t *testing.T) { bothLayouts(t, readOnlyRoot) }
+
+func readOnlyRoot(t *testing.T, layout string) {
 	dir := t.TempDir()
 	disk := filepath.Join(dir, "disk")
 	mountTmpfs(t, disk, "size=32m")
@@ -77,6 +83,7 @@ func TestReadOnlyRoot(t *testing.T) {
 	d := newDevice(t, m, dir)
 	d.app = filepath.Join(disk, "app")
 	d.config["components"].(map[string]any)["app"].(map[string]any)["root"] = d.app
+	d.layout(layout)
 	d.health("true")
 	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "net/http")
 	m.release("1.0.0", v1)

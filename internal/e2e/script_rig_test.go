@@ -122,15 +122,6 @@ func (f *scripted) log() string {
 	return strings.Join(strings.Fields(string(data)), " ")
 }
 
-// reads returns what the agent says to a person.
-func (f *scripted) reads(args ...string) string {
-	f.t.Helper()
-	cmd := f.command(f.t.Context(), args...)
-	out, _ := cmd.CombinedOutput()
-	require.NotNil(f.t, cmd.ProcessState, "agent %v", args)
-	return string(out)
-}
-
 // told checks that status or history, as a person reads them, say the words.
 func (f *scripted) told(words ...string) {
 	f.t.Helper()

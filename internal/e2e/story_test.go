@@ -10,9 +10,12 @@ import (
 // TestStory is the main job on real input: an update that is kept, one that is
 // taken back by itself and not tried again, a good one after it, and the way
 // back without a network.
-func TestStory(t *testing.T) {
+func TestStory(t *testing.T) { bothLayouts(t, story) }
+
+func story(t *testing.T, layout string) {
 	m := newMaker(t)
 	d := newDevice(t, m, t.TempDir())
+	d.layout(layout)
 
 	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "encoding", "net")
 	write(t, v1, "bin/selftest", "exit 0\n", 0o755)
@@ -76,9 +79,12 @@ func TestStory(t *testing.T) {
 }
 
 // TestRepair damages what is installed, and mends it without a network.
-func TestRepair(t *testing.T) {
+func TestRepair(t *testing.T) { bothLayouts(t, mends) }
+
+func mends(t *testing.T, layout string) {
 	m := newMaker(t)
 	d := newDevice(t, m, t.TempDir())
+	d.layout(layout)
 	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "net/http")
 	m.release("1.0.0", v1, "  keep: {previous: 1, repair: full}")
 	d.must(0, "update")

@@ -12,34 +12,43 @@ import (
 // TestRealTrees moves thousands of files through every kind of change and
 // back: after the update the folder is the new tree exactly, after the
 // rollback the old one, in content, type, mode, owner and extended attributes.
+// One repository serves a device of each layout.
 func TestRealTrees(t *testing.T) {
+	t.Parallel()
 	m := newMaker(t)
-	d := newDevice(t, m, t.TempDir())
 	v1 := copyTree(t, filepath.Join(m.dir, "v1"), "crypto", "internal", "net")
 	garnish(t, v1)
 	t.Logf("%d files", len(files(t, v1)))
 	m.release("1.0.0", v1)
-	d.must(0, "update")
-	d.holds(v1)
+	devices := []*device{newDevice(t, m, t.TempDir()), newDevice(t, m, t.TempDir())}
+	devices[1].layout("inplace")
+	for _, d := range devices {
+		d.must(0, "update")
+		d.holds(v1)
+	}
 
 	v2 := cloneTree(t, v1, filepath.Join(m.dir, "v2"))
 	counts := change(t, v2)
 	t.Logf("changes: %v", counts)
 	m.release("2.0.0", v2)
-	d.must(0, "update")
-	d.holds(v2)
-	d.must(0, "verify")
-
-	d.must(0, "rollback")
-	d.holds(v1)
+	for _, d := range devices {
+		d.must(0, "update")
+		d.holds(v2)
+		d.must(0, "verify")
+		d.must(0, "rollback")
+		d.holds(v1)
+	}
 
 	// The same, taken back by itself.
 	write(t, v2, "one-more", "x", 0o644)
 	m.release("3.0.0", v2)
-	write(t, d.dir, "sick", "", 0o644)
-	d.must(10, "update")
-	require.NoError(t, os.Remove(filepath.Join(d.dir, "sick")))
-	d.holds(v1)
+	for _, d := range devices {
+		write(t, d.dir, "sick", "", 0o644)
+		d.set("trial", "deadline", "300ms")
+		d.must(10, "update")
+		require.NoError(t, os.Remove(filepath.Join(d.dir, "sick")))
+		d.holds(v1)
+	}
 }
 
 // garnish gives a tree what sources do not have: links, odd modes, attributes,
