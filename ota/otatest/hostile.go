@@ -3,9 +3,6 @@ package otatest
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log"
-	"net/http/httptest"
 	"path/filepath"
 	"testing"
 	"time"
@@ -211,15 +208,4 @@ func isOneOf(err error, wants []error) bool {
 		}
 	}
 	return false
-}
-
-// foreignTLS serves the mirror under a certificate that nobody trusts.
-func (s *stage) foreignTLS() *TUFServer {
-	spy := &TUFServer{dir: s.mirror.Dir}
-	server := httptest.NewUnstartedServer(spy)
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.StartTLS()
-	s.t.Cleanup(server.Close)
-	s.url = server.URL
-	return spy
 }

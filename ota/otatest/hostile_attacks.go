@@ -350,9 +350,10 @@ func otherProduct(s *stage) []error {
 // a medium is read and not written to.
 func eavesdrop(s *stage) []error {
 	if s.online {
-		spy := s.foreignTLS()
+		spy := newSpy(s.t)
+		s.url = spy.url
 		s.t.Cleanup(func() {
-			if heard := spy.Requests(); len(heard) > 0 {
+			if heard := spy.secrets(); heard != "" {
 				s.t.Errorf("the device told a stranger %q", heard)
 			}
 		})

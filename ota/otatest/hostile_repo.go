@@ -54,8 +54,6 @@ type TUFRepo struct {
 // tufDevice is for whom releases of a TUFRepo are.
 var tufDevice = ota.Device{ID: "serial-4711", Product: "kiosk", Variant: "arm", Hardware: "rev-b"}
 
-const topLevel = 4 // roles that every repository has
-
 // NewTUFRepo makes a repository of no releases that is fresh at now: root
 // and targets of two keys that both have to sign, the others of one.
 func NewTUFRepo(t testing.TB, now time.Time) *TUFRepo {

@@ -1,6 +1,14 @@
 package otatest
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -8,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TUFServer serves a folder over HTTP, as a web server of static files does, or
@@ -72,4 +81,53 @@ func (s *TUFServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.ServeContent(w, r, "", info.ModTime(), f)
+}
+
+// spy stands where a server is wanted, with a certificate that nobody trusts.
+type spy struct {
+	url string
+
+	mu    sync.Mutex
+	heard []byte
+}
+
+func newSpy(t testing.TB) *spy {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	must(err)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	must(err)
+	t.Cleanup(func() { _ = listener.Close() })
+	s := &spy{url: "https://" + listener.Addr().String()}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go s.listen(conn)
+		}
+	}()
+	return s
+}
+
+func (s *spy) listen(conn net.Conn) {
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(sourceLimit))
+	said, _ := io.ReadAll(io.LimitReader(conn, 1<<10))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = append(s.heard, said...)
+}
+
+// secrets returns what the spy was told.
+func (s *spy) secrets() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.heard)
 }
