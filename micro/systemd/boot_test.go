@@ -3,6 +3,7 @@
 package systemd_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/micro"
+	"github.com/pawl-ota/pawl/micro/systemctl"
 	"github.com/pawl-ota/pawl/micro/systemd"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -39,9 +41,12 @@ func guard(what string) error {
 	if _, err := fmt.Sscan(what, &verb, &layout, &root, &address); err != nil {
 		return err
 	}
-	s, err := systemd.New(systemd.Options{Address: address, Direct: true})
-	if err != nil {
-		return err
+	var s micro.Supervisor = &systemctl.Supervisor{Args: []string{"--user"}, Env: []string{"XDG_RUNTIME_DIR=" + os.Getenv("XDG_RUNTIME_DIR")}}
+	if address != "systemctl" {
+		var err error
+		if s, err = systemd.New(systemd.Options{Address: address, Direct: true}); err != nil {
+			return err
+		}
 	}
 	warn := func(err error) { fmt.Println("guard warns:", err) }
 	f, err := micro.New(micro.Options{Name: "app", Root: root, Layout: layout, Supervisor: s, Warn: warn})
@@ -86,7 +91,7 @@ func TestBootWithGuard(t *testing.T) {
 		{"activate", "in the trial", "boot.target"},
 	} {
 		t.Run(fmt.Sprint(c.verb, " ", c.cut, " ", c.target), func(t *testing.T) {
-			eachLayout(t, func(t *testing.T, a *app) {
+			eachWay(t, func(t *testing.T, a *app) {
 				two := a.second()
 				a.verb("stage", "t2", two)
 				if c.cut == "in the trial" {
@@ -133,7 +138,7 @@ func (a *app) boot(target, verb string, c release.Component) {
 	a.t.Helper()
 	self, err := os.Executable()
 	require.NoError(a.t, err)
-	what := fmt.Sprint(verb, " ", a.layout, " ", a.root, " ", a.address())
+	what := fmt.Sprint(verb, " ", a.layout, " ", a.root, " ", cmp.Or(a.via, a.address()))
 	more := filepath.Join(a.run, "units")
 	require.NoError(a.t, os.MkdirAll(more, 0o755))
 	component, output := filepath.Join(a.run, "component"), filepath.Join(a.run, "guard")
@@ -146,7 +151,7 @@ func (a *app) boot(target, verb string, c release.Component) {
 	}
 	a.units += ":" + more
 	a.start(target)
-	a.sup = a.supervisor(systemd.Options{})
+	a.sup = a.reach(0)
 	a.files = a.backend(a.sup)
 }
 

@@ -42,26 +42,37 @@ type app struct {
 	*manager
 	root   string
 	layout micro.Layout
-	sup    *systemd.Supervisor
+	via    string // how systemd is reached: "" for D-Bus, or systemctl
+	sup    micro.Supervisor
 	files  *micro.Files
 	blobs  otatest.Blobs
 	warned []error
 }
 
-func newApp(t *testing.T, l micro.Layout) *app {
+func newApp(t *testing.T, l micro.Layout, via string) *app {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "app")
-	a := &app{manager: newManager(t, filepath.Join(root, "units")), root: root, layout: l, blobs: otatest.Blobs{}}
+	a := &app{manager: newManager(t, filepath.Join(root, "units")), root: root, layout: l, via: via, blobs: otatest.Blobs{}}
 	require.NoError(t, os.Mkdir(root, 0o755))
 	first := a.release(one)
 	a.start("basic.target")
-	a.sup = a.supervisor(systemd.Options{})
+	a.sup = a.reach(0)
 	a.files = a.backend(a.sup)
 	a.verb("stage", "t1", first)
 	a.verb("activate", "t1", first)
 	a.verb("commit", "t1", first)
 	a.runs("1")
 	return a
+}
+
+// reach returns the supervisor of another process.
+func (a *app) reach(stopLimit time.Duration) micro.Supervisor {
+	if a.via == "systemctl" {
+		s := a.systemctl()
+		s.StopLimit = stopLimit
+		return s
+	}
+	return a.supervisor(systemd.Options{StopLimit: stopLimit})
 }
 
 func (a *app) backend(s micro.Supervisor) *micro.Files {
@@ -152,17 +163,25 @@ func (a *app) tree() map[string]string {
 	return all
 }
 
-func eachLayout(t *testing.T, test func(t *testing.T, a *app)) {
-	for _, l := range []micro.Layout{micro.Tree, micro.InPlace} {
-		t.Run(string(l), func(t *testing.T) {
+// eachWay tests both layouts, one over D-Bus and one through systemctl, or each
+// in both ways if there is time.
+func eachWay(t *testing.T, test func(t *testing.T, a *app)) {
+	for _, w := range []struct {
+		layout micro.Layout
+		via    string
+	}{{micro.Tree, ""}, {micro.InPlace, "systemctl"}, {micro.Tree, "systemctl"}, {micro.InPlace, ""}} {
+		if w.layout == micro.Tree == (w.via != "") && os.Getenv("PAWL_CRASH") != "long" {
+			continue
+		}
+		t.Run(strings.TrimSpace(string(w.layout)+" "+w.via), func(t *testing.T) {
 			t.Parallel()
-			test(t, newApp(t, l))
+			test(t, newApp(t, w.layout, w.via))
 		})
 	}
 }
 
 func TestUpdateOfAService(t *testing.T) {
-	eachLayout(t, func(t *testing.T, a *app) {
+	eachWay(t, func(t *testing.T, a *app) {
 		two := a.release(version{lasts + "# 2\n", service("2", "Type=exec")})
 		a.verb("stage", "t2", two)
 		a.runs("1")
@@ -195,14 +214,14 @@ func TestSickService(t *testing.T) {
 		"not to be executed":        {version{"no program\n", service("2", "Type=exec")}, "exit status 203", ""},
 		"crashes at once":           {version{shebang + "exit 3\n", service("2", "Type=notify")}, "exit status 3", ""},
 		"is never ready":            {version{lasts, service("2", "Type=notify\nTimeoutStartSec=1")}, "result timeout", ""},
-		"unit file without a sense": {version{lasts, "[Service]\nExecStart=\n"}, "unit cannot be used", ""},
+		"unit file without a sense": {version{lasts, "[Service]\nExecStart=\n"}, "cannot start service app.service", ""},
 		"crashes after a while":     {version{shebang + "sleep 1\nexit 4\n", service("2", "")}, "", "has failed: failed (failed), result exit-code, exit status 4"},
 		"crashes again and again":   {version{shebang + "sleep 1\nexit 5\n", service("2", "Restart=always\nRestartSec=0.1")}, "", "ended and was started again 1 times"},
 		"ends as if it were done":   {version{shebang + "sleep 1\n", service("2", "")}, "", "does not run: inactive (dead)"},
 		"does not want to stop":     {version{shebang + "trap '' TERM\nwhile :; do sleep 1; done\n", service("2", "TimeoutStopSec=infinity")}, "", "asked for"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachLayout(t, func(t *testing.T, a *app) {
+			eachWay(t, func(t *testing.T, a *app) {
 				before, begin := a.tree(), time.Now()
 				sick := a.release(c.version)
 				a.verb("stage", "t2", sick)
@@ -213,7 +232,7 @@ func TestSickService(t *testing.T) {
 					require.NoError(t, err)
 					a.fails(c.check)
 				}
-				a.files = a.backend(a.supervisor(systemd.Options{StopLimit: time.Second})) // another process
+				a.files = a.backend(a.reach(time.Second)) // another process
 				a.verb("revert", "t2", sick)
 				require.Equal(t, before, a.tree())
 				a.runs("1")

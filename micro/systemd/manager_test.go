@@ -19,6 +19,7 @@ import (
 
 	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/micro"
+	"github.com/pawl-ota/pawl/micro/systemctl"
 	"github.com/pawl-ota/pawl/micro/systemd"
 )
 
@@ -184,6 +185,11 @@ func (m *manager) supervisor(o systemd.Options) *systemd.Supervisor {
 	require.NoError(m.t, err)
 	m.t.Cleanup(func() { require.NoError(m.t, s.Close()) })
 	return s
+}
+
+// systemctl is the supervisor through the program.
+func (m *manager) systemctl() *systemctl.Supervisor {
+	return &systemctl.Supervisor{Args: []string{"--user"}, Env: []string{"XDG_RUNTIME_DIR=" + m.run}}
 }
 
 // unit writes a unit file.
