@@ -96,7 +96,9 @@ func TestDiffTree(t *testing.T) {
 	require.Equal(t, want, d.diff(s2), "staged")
 	d.revert("t2", s2)
 
-	files(t, d.root, map[string]string{"lib/same": "edited", "etc/gone": "edited", "stray/x": "own", "var/log": "the app's", "data/file": "the app's"})
+	files(t, d.root, map[string]string{"lib/same": "edited"})
+	require.Empty(t, d.diff(s1), "it would change nothing")
+	files(t, d.root, map[string]string{"etc/gone": "edited", "stray/x": "own", "var/log": "the app's", "data/file": "the app's"})
 	require.NoError(t, os.Remove(filepath.Join(d.root, "etc/conf")))
 	got := d.diff(s2)
 	for _, line := range []string{
@@ -165,7 +167,9 @@ func TestDiffInPlace(t *testing.T) {
 		"type2/inner removed: a file of 1 bytes",
 	}, d.diff(s2))
 
-	files(t, d.root, map[string]string{"etc/conf": "mine", "etc/m": "mine", "lib/same": "mine", "bin/tool": "mine", "etc/gone": "mine", "type2/own": "mine"})
+	files(t, d.root, map[string]string{"etc/conf": "mine"})
+	require.Empty(t, d.diff(s1), "it would change nothing")
+	files(t, d.root, map[string]string{"etc/m": "mine", "lib/same": "mine", "bin/tool": "mine", "etc/gone": "mine", "type2/own": "mine"})
 	got := d.diff(s2)
 	for _, line := range []string{
 		"bin/tool local: changed on this device: its content differs; the release would be refused; mode 0644 → 0755",

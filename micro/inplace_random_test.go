@@ -152,6 +152,9 @@ func randomPolicies(rng *rand.Rand) policies {
 			p[name] = []string{"refuse", "keep", "overwrite", "merge", "merge"}[rng.IntN(5)]
 		}
 	}
+	if rng.IntN(2) == 0 {
+		p["always"] = "merge"
+	}
 	return p
 }
 
@@ -267,10 +270,13 @@ func randomPlaces(t *testing.T, rng *rand.Rand, dir, rel string, depth int, abse
 func localChanges(t *testing.T, rng *rand.Rand, root string, s *shop) map[string]string {
 	changed := map[string]string{}
 	for _, e := range s.ix.Entries {
-		if e.Type != release.File || rng.IntN(12) != 0 {
+		how := []string{"content", "mode", "deleted", "link"}[rng.IntN(4)]
+		switch {
+		case e.Type == release.File && e.Path == "always" && rng.IntN(3) == 0:
+			how = "content"
+		case e.Type != release.File || rng.IntN(12) != 0:
 			continue
 		}
-		how := []string{"content", "mode", "deleted", "link"}[rng.IntN(4)]
 		changed[e.Path] = how
 		p := filepath.Join(root, e.Path)
 		switch how {

@@ -257,13 +257,20 @@ func TestMergeWithoutBase(t *testing.T) {
 	require.Equal(t, "<><mine><two>", d.read("etc/conf"))
 }
 
-// TestMergeBaseIsTorn: a version that was not durable yet is not believed.
+// TestMergeBaseIsTorn: a version that was not durable yet is not believed, and
+// taken from elsewhere where it is to be had.
 func TestMergeBaseIsTorn(t *testing.T) {
-	d, s1 := edited(t)
-	base := d.f.path(dirBase, s1.ix.Blobs()[0].Digest.String())
-	require.NoError(t, os.WriteFile(base, []byte("0ne"), 0o600))
-	d.install("t2", mergeShop(t, "two"))
-	require.Equal(t, "<><mine><two>", d.read("etc/conf"))
+	for _, elsewhere := range []string{"", "one"} {
+		d, s1 := edited(t)
+		one := s1.ix.Blobs()[0].Digest
+		require.NoError(t, os.WriteFile(d.f.path(dirBase, one.String()), []byte("0ne"), 0o600))
+		s2 := mergeShop(t, "two")
+		if elsewhere != "" {
+			s2.blobs[one] = []byte(elsewhere)
+		}
+		d.install("t2", s2)
+		require.Equal(t, "<"+elsewhere+"><mine><two>", d.read("etc/conf"))
+	}
 }
 
 // TestMergeBudget compares what Stage was said to take with what it takes while
@@ -310,6 +317,23 @@ func TestMergeChangedAfterStage(t *testing.T) {
 	d.revert("t2", s2)
 	same(t, before, times(t, d.root), "the change is there as before")
 	d.install("t3", s2)
+	require.Equal(t, "<one><mine again><two>", d.read("etc/conf"))
+}
+
+func TestMergeChangedWhileStaging(t *testing.T) {
+	d, _ := edited(t)
+	s2 := mergeShop(t, "two")
+	d.f.before = func(op, _ string) error {
+		if op == "merge" {
+			files(t, d.root, map[string]string{"etc/conf": "mine again"})
+		}
+		return nil
+	}
+	err := d.stage("t2", s2)
+	require.ErrorIs(t, err, ErrLocalChange)
+	require.ErrorContains(t, err, "it was changed while it was staged")
+	d.restart()
+	d.install("t2", s2)
 	require.Equal(t, "<one><mine again><two>", d.read("etc/conf"))
 }
 
