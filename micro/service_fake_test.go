@@ -27,6 +27,7 @@ type fakeSupervisor struct {
 	known   []string
 	units   map[string]*fakeUnit
 	booting bool
+	oneshot string // a service that has ended well when its start has
 	calls   []string
 	// tick is called before and after each call that changes something.
 	tick func(call string) error
@@ -108,6 +109,7 @@ func (s *fakeSupervisor) start(a Action, name string) error {
 		if u.version == "crashes" {
 			u.running, u.failed = false, true
 		}
+		u.running = u.running && name != s.oneshot
 		if u.version == "does not start" {
 			*u = fakeUnit{failed: true}
 			return errors.New("exit status 1")
@@ -118,7 +120,7 @@ func (s *fakeSupervisor) start(a Action, name string) error {
 
 func (s *fakeSupervisor) State(_ context.Context, name string) (ServiceState, error) {
 	u := s.unit(name)
-	return ServiceState{Running: u.running, Failed: u.failed, Queued: u.queued, Restarts: u.restarts, Detail: "as the fake says"}, nil
+	return ServiceState{Running: u.running, Failed: u.failed, Queued: u.queued, Finished: name == s.oneshot && u.version != "", Restarts: u.restarts, Detail: "as the fake says"}, nil
 }
 
 func (s *fakeSupervisor) Refresh(context.Context) error {

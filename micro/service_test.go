@@ -244,6 +244,51 @@ func TestCheckServices(t *testing.T) {
 	check("")
 }
 
+// TestServicesComeUpMeanwhile: somebody starts a service while it should rest.
+func TestServicesComeUpMeanwhile(t *testing.T) {
+	sc := newServiceScene(t, Tree)
+	sc.must("stage", "t2", sc.s2)
+	sc.sup.tick = func(call string) error {
+		if call == "stop db" {
+			*sc.sup.unit("app") = fakeUnit{running: true, version: "1"}
+		}
+		return nil
+	}
+	sc.must("activate", "t2", sc.s2)
+	sc.isNew("with the new files all the same")
+}
+
+// TestRestartsOfTheOldOne: an old app that was started again and again says
+// nothing of the new one, whose first time counts.
+func TestRestartsOfTheOldOne(t *testing.T) {
+	sc := newServiceScene(t, InPlace)
+	for _, u := range sc.sup.units {
+		u.restarts = 5
+	}
+	sc.upTo("commit")
+	sc.restart()
+	for name, before := range map[string]int{"app": 0, "cron": 0, "web": 5} {
+		require.NoError(t, sc.f.CheckServices(t.Context()))
+		sc.sup.unit(name).restarts = before + 1
+		require.ErrorContains(t, sc.f.CheckServices(t.Context()), "service "+name+" ended and was started again 1 times")
+		sc.sup.unit(name).restarts = before
+	}
+}
+
+// TestFinishedServices: what runs to its end does so once per update.
+func TestFinishedServices(t *testing.T) {
+	sc := newServiceScene(t, Tree)
+	sc.sup.oneshot = "new"
+	sc.upTo("commit")
+	require.NoError(t, sc.f.CheckServices(t.Context()))
+	sc.restart()
+	sc.sup.calls = nil
+	sc.must("activate", "t2", sc.s2)
+	require.Empty(t, sc.sup.calls)
+	sc.must("revert", "t2", sc.s2)
+	sc.isOld("back")
+}
+
 func TestNoSupervisor(t *testing.T) {
 	eachLayout(t, func(t *testing.T, l Layout) {
 		sc := newServiceScene(t, l)
