@@ -19,8 +19,8 @@
 // With the layout [InPlace] each entry is exchanged by itself, wherever it lies
 // below the root, which may be /. What was there before lies in a spool on the
 // same file system until the release is committed, and by Keep.Previous after
-// that. Entries that were changed on the device are refused, kept or replaced,
-// as the release says: see [ComponentOptions]. An entry that a release installed
+// that. Entries that were changed on the device are refused, kept, replaced, or
+// merged by a script, as the release says: see [ComponentOptions]. An entry that a release installed
 // and the next one does not list is removed; anything else that no release
 // lists is not touched. A path that no release installed before is replaced
 // without a question, and comes back with a Revert. A folder that holds what no

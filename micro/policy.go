@@ -57,6 +57,10 @@ const (
 	// no content, the file keeps its own and gets the mode, the owner and the
 	// attributes of the release.
 	//
+	// So it is on a way back to an earlier release, with that one as the new
+	// one. The device keeps a release's own version of such files until it
+	// keeps nothing else of that release, so that there is a base.
+	//
 	// What is no regular file on all sides (one that was removed, or became a
 	// link or a folder), what the release removes, and a file of more than
 	// 16 MiB, is kept as with Keep.
