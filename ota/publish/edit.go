@@ -179,6 +179,9 @@ func (r *Repository) begin(t *trusted, what string, roles ...Role) (*edit, error
 	if err != nil {
 		return nil, err
 	}
+	if waits != nil && waits.published(t) {
+		waits, err = nil, r.disk.remove(waitingName) // that is what was cut
+	}
 	if waits != nil {
 		for _, d := range waits.drafts {
 			if slices.Contains(roles, d.role) {
@@ -186,7 +189,16 @@ func (r *Repository) begin(t *trusted, what string, roles ...Role) (*edit, error
 			}
 		}
 	}
-	return &edit{what: what, began: r.now()}, nil
+	return &edit{what: what, began: r.now()}, err
+}
+
+// published reports whether the repository has all of e, and whether nothing
+// is left to be signed.
+func (e *edit) published(t *trusted) bool {
+	if e.settle(t) != nil || len(e.above(t)) > 0 {
+		return false
+	}
+	return !slices.ContainsFunc(e.drafts, func(d *draft) bool { return d.root == nil && !d.applied(t) })
 }
 
 // finish signs e and publishes it, or has it wait.

@@ -265,3 +265,32 @@ func TestRefreshLeavesWhatItCannotSign(t *testing.T) {
 	require.True(t, slices.Contains(r.Signed, "team"))
 	f.good(t)
 }
+
+// FuzzWaiting: whatever a stick brings, it is an error at worst.
+func FuzzWaiting(f *testing.F) {
+	r := newFixture(f)
+	key := newKey(f)
+	r.opts.Wait = true
+	require.ErrorIs(f, r.Rotate(f.Context(), RoleChange{Role: Targets, Remove: []string{idOf(f, r.keys[Targets][0])},
+		Add: []crypto.PublicKey{key.Public()}}), ErrWaiting)
+	good, err := os.ReadFile(filepath.Join(r.dir, waitingName))
+	require.NoError(f, err)
+	f.Add(good)
+	f.Add([]byte(`{"format":"pawl-waiting/0","changes":[{"role":"root","file":{"signed":{"_type":"root","roles":{"root":null}}}}]}`))
+	state, err := r.disk.load(nil, start)
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		w, e, err := parseWaiting(data)
+		if err != nil {
+			return
+		}
+		own, err := w.trusted(nil)
+		for _, with := range []*trusted{own, state} {
+			if with == nil || e.settle(with) != nil {
+				continue
+			}
+			_ = e.public(with)
+			require.False(t, e.published(with))
+		}
+	})
+}
