@@ -24,6 +24,9 @@ type answer struct {
 	History   []ota.Result   `json:"history,omitempty"`
 	Damage    []ota.Damage   `json:"damage,omitempty"`
 
+	// Warnings are of services, on the way back.
+	Warnings []string `json:"warnings,omitempty"`
+
 	Kind  string `json:"kind,omitempty"` // a word that stays the same for one kind of error
 	Error string `json:"error,omitempty"`
 	Hint  string `json:"hint,omitempty"`

@@ -20,6 +20,7 @@ type config struct {
 	Device     ota.Device           `json:"device"`
 	Source     source               `json:"source"`
 	Components map[string]component `json:"components"`
+	Supervisor *supervisor          `json:"supervisor"`
 	Trial      trial                `json:"trial"`
 	Health     []probe              `json:"health"`
 	Limits     limits               `json:"limits"`
@@ -154,6 +155,9 @@ func (c *config) check() error {
 		return errors.New("source: cert and key belong together")
 	case c.Limits.Reserve < 0:
 		return errors.New("limits.reserve is negative")
+	}
+	if err := c.Supervisor.check(); err != nil {
+		return err
 	}
 	for name, comp := range c.Components {
 		if err := comp.check(name); err != nil {

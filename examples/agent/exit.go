@@ -65,6 +65,8 @@ var kinds = []struct {
 	{micro.ErrLocalChange, "local", exitOther, "undo the changes, or have the release keep or overwrite them (options: localChanges)"},
 	{micro.ErrChanged, "changed", exitOther, "verify says what differs from the release that runs; a later release installs over it"},
 	{micro.ErrUnmanaged, "unmanaged", exitOther, "move the files away, or have the release carry them over (carry)"},
+	{micro.ErrNoSupervisor, "supervisor", exitOther, "the release lists services: add supervisor to the configuration; nothing was changed"},
+	{micro.ErrSupervisor, "supervisor", exitOther, "the supervisor of the services does not answer; nothing is lost"},
 	{ota.ErrHardware, "hardware", exitOther, "compare device in the configuration with what the release is for"},
 	{ota.ErrComponent, "component", exitOther, "add the component to the configuration"},
 	{ota.ErrNoSource, "source", exitOther, "add source to the configuration"},

@@ -5,14 +5,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/pawl-ota/pawl/micro"
 	"github.com/pawl-ota/pawl/ota"
 )
+
+// health returns a check of the services of every component, where there is
+// a supervisor to ask, and of all probes; nil where there is nothing to ask.
+func (a *agent) health() ota.Check {
+	probes := healthOf(a.config.Health)
+	if a.config.Supervisor == nil {
+		return probes
+	}
+	return func(ctx context.Context) error {
+		for _, name := range slices.Sorted(maps.Keys(a.backends)) {
+			if err := a.backends[name].(*micro.Files).CheckServices(ctx); err != nil {
+				return err
+			}
+		}
+		if probes == nil {
+			return nil
+		}
+		return probes(ctx)
+	}
+}
 
 // healthOf returns a check that runs each probe in turn, or nil when there are
 // none.

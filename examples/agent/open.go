@@ -26,14 +26,14 @@ func (a *agent) open(ctx context.Context, progress func(ota.Progress)) error {
 	if err != nil {
 		return err
 	}
-	if a.backends, err = c.backends(); err != nil {
+	if err := a.makeBackends(); err != nil {
 		return err
 	}
 	options := ota.Options{
 		Dir:        c.stateDir(),
 		Device:     c.Device,
 		Backends:   a.backends,
-		Health:     healthOf(c.Health),
+		Health:     a.health(),
 		Trial:      c.Trial.options(),
 		Progress:   progress,
 		Retry:      a.args.retry,
@@ -90,22 +90,31 @@ func isWeb(url string) bool {
 	return strings.HasPrefix(url, "http://") || strings.HasPrefix(url, "https://")
 }
 
-// backends makes one backend for each component.
-func (c *config) backends() (map[string]ota.Backend, error) {
-	all := map[string]ota.Backend{}
-	for name, comp := range c.Components {
+// makeBackends makes one backend for each component.
+func (a *agent) makeBackends() error {
+	supervisor, err := a.config.Supervisor.open()
+	if err != nil {
+		return fmt.Errorf("supervisor: %w", err)
+	}
+	a.backends = map[string]ota.Backend{}
+	for name, comp := range a.config.Components {
 		options := micro.Options{
 			Name: name, Root: comp.Root, Layout: micro.Layout(comp.Layout), Spool: comp.Spool,
-			IgnoreOwner: comp.IgnoreOwner,
+			IgnoreOwner: comp.IgnoreOwner, Supervisor: supervisor, Warn: a.warn,
 		}
 		if comp.Restart {
 			options.Effect = ota.NeedsRestart
 		}
-		files, err := micro.New(options)
-		if err != nil {
-			return nil, fmt.Errorf("components.%s: %w", name, err)
+		if a.backends[name], err = micro.New(options); err != nil {
+			return fmt.Errorf("components.%s: %w", name, err)
 		}
-		all[name] = files
 	}
-	return all, nil
+	return nil
+}
+
+// warn keeps what goes with the answer.
+func (a *agent) warn(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.warnings = append(a.warnings, err.Error())
 }

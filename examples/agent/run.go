@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
 	"github.com/pawl-ota/pawl/examples/bar"
@@ -34,6 +35,9 @@ type agent struct {
 	backends map[string]ota.Backend
 	updater  *ota.Updater
 	settled  ota.Result
+
+	mu       sync.Mutex // guards warnings
+	warnings []string
 }
 
 // run is the agent as a function: it returns the exit code.
@@ -69,13 +73,22 @@ func execute(ctx context.Context, a args, stderr io.Writer) answer {
 		return failed("cannot start", err)
 	}
 	defer work.updater.Close()
-	if a.verb == "update" { // it settles by itself
-		return update(ctx, work)
+	ans := settleAndRun(ctx, work)
+	work.mu.Lock()
+	defer work.mu.Unlock()
+	ans.Warnings = work.warnings
+	return ans
+}
+
+func settleAndRun(ctx context.Context, a *agent) (ans answer) {
+	if a.args.verb == "update" { // it settles by itself
+		return update(ctx, a)
 	}
-	if work.settled, err = work.updater.Resume(ctx); err != nil {
-		return ofResult(work, work.settled, err, "cannot settle what was cut short")
+	var err error
+	if a.settled, err = a.updater.Resume(ctx); err != nil {
+		return ofResult(a, a.settled, err, "cannot settle what was cut short")
 	}
-	return commands[a.verb].run(ctx, work)
+	return commands[a.args.verb].run(ctx, a)
 }
 
 // parseArgs reads the command line. Flags may stand before and after the verb.
@@ -162,6 +175,9 @@ func printAnswer(ans answer, a args, stdout, stderr io.Writer) int {
 	}
 	for _, line := range ans.more {
 		fmt.Fprintln(more, plain(line))
+	}
+	for _, w := range ans.Warnings {
+		fmt.Fprintln(stderr, "warning: "+plain(w))
 	}
 	if ans.Error != "" {
 		fmt.Fprintln(stderr, "why:  "+plain(ans.Error))
