@@ -300,6 +300,7 @@ func TestNamesOfRoles(t *testing.T) {
 			r.Rotate(func() { r.ReplaceKeys("timestamp"); r.ReplaceKeys("snapshot") })
 			r.Publish()
 			require.NoError(t, refresh(t, o), "the device is not locked out")
+			require.Len(t, stored(t, o), 4, "roles that are gone leave the store")
 		})
 	}
 }

@@ -103,14 +103,16 @@ func unseal(file []byte, v any) error {
 
 // load reads the trust store and heals it: what is damaged is set aside, and
 // what of it is lost comes back from the repository. whole is what save compares
-// with; it is nil when a file has to be written anew in any case.
+// with; it is nil when a file has to be written anew in any case. Where both
+// files are there and the drive gives neither, nothing is known of what was seen,
+// and that is an error.
 func load(dir seam.Dir) (t trust, whole []byte, err error) {
 	var m marks
-	if err := loadFile(dir, trustFile, &t); err != nil {
-		return trust{}, nil, err
-	}
-	if err := loadFile(dir, marksFile, &m); err != nil {
-		return trust{}, nil, err
+	noTrust, noMarks := loadFile(dir, trustFile, &t), loadFile(dir, marksFile, &m)
+	for _, err := range []error{noTrust, noMarks} {
+		if errors.Is(err, ErrStore) || noTrust != nil && noMarks != nil {
+			return trust{}, nil, err
+		}
 	}
 	same := m.Generation == t.Marks.Generation
 	if m.Generation > t.Marks.Generation {
@@ -124,7 +126,14 @@ func load(dir seam.Dir) (t trust, whole []byte, err error) {
 }
 
 func loadFile[T any](dir seam.Dir, name string, v *T) error {
-	data, err := dir.ReadFile(name, maxStore)
+	size, err := dir.Size(name)
+	if err == nil && size > maxStore {
+		return dir.Remove(name) // nobody wrote that on purpose
+	}
+	var data []byte
+	if err == nil {
+		data, err = dir.ReadFile(name, maxStore)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

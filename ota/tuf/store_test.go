@@ -2,11 +2,15 @@ package tuf
 
 import (
 	"bytes"
+	"errors"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/internal/seam"
 	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -91,4 +95,74 @@ func TestLimitsByName(t *testing.T) {
 	} {
 		require.Equal(t, want, l.of(name), name)
 	}
+}
+
+// badSector is a folder of which the drive cannot give some files.
+type badSector struct {
+	seam.Dir
+	bad []string
+}
+
+var errDrive = errors.New("input/output error")
+
+func (d badSector) ReadFile(name string, max int64) ([]byte, error) {
+	if slices.Contains(d.bad, name) {
+		return nil, errDrive
+	}
+	return d.Dir.ReadFile(name, max)
+}
+
+// TestUnreadableFile: the other one has the marks; where it cannot be read either
+// nothing is begun anew.
+func TestUnreadableFile(t *testing.T) {
+	dir, err := durable.OpenDir(t.TempDir() + "/trust")
+	require.NoError(t, err)
+	defer dir.Close()
+	first := trust{Marks: marks{Root: 3, Timestamp: 12}}
+	require.NoError(t, first.save(dir, nil))
+	for _, bad := range []string{trustFile, marksFile} {
+		got, whole, err := load(badSector{dir, []string{bad}})
+		require.NoError(t, err)
+		require.EqualValues(t, 12, got.Marks.Timestamp)
+		require.Nil(t, whole, "to be written anew")
+		require.NoError(t, got.save(dir, whole))
+		_, whole, err = load(dir)
+		require.NoError(t, err)
+		require.NotNil(t, whole)
+	}
+	_, _, err = load(badSector{dir, []string{trustFile, marksFile}})
+	require.ErrorIs(t, err, errDrive)
+}
+
+// TestStoreIsBounded: what does not fit is left to the repository, the marks never;
+// and a file that is longer than any store is no reason to give up.
+func TestStoreIsBounded(t *testing.T) {
+	big := func() *trust {
+		return &trust{
+			Marks: marks{Timestamp: 12}, Roots: [][]byte{make([]byte, 10), make([]byte, 20)},
+			Roles: map[string][]byte{"timestamp": make([]byte, 5), "a": make([]byte, 30), "b": make([]byte, 40)},
+		}
+	}
+	for max, want := range map[int][2]int{105: {2, 3}, 104: {2, 2}, 75: {2, 2}, 74: {2, 1}, 30: {2, 0}, 29: {0, 0}} {
+		b := big()
+		b.fit(max)
+		require.Equal(t, want, [2]int{len(b.Roots), len(b.Roles)}, "%d bytes", max)
+		require.EqualValues(t, 12, b.Marks.Timestamp)
+	}
+	path := t.TempDir() + "/trust"
+	dir, err := durable.OpenDir(path)
+	require.NoError(t, err)
+	defer dir.Close()
+	require.NoError(t, big().save(dir, nil))
+	require.NoError(t, os.Truncate(path+"/"+trustFile, maxStore+1))
+	got, _, err := load(dir)
+	require.NoError(t, err)
+	require.EqualValues(t, 12, got.Marks.Timestamp)
+}
+
+// TestErrorsOfTheDevice are not the repository's fault.
+func TestErrorsOfTheDevice(t *testing.T) {
+	_, err := os.ReadFile(t.TempDir() + "/away")
+	require.NotErrorIs(t, classify(err), ErrUntrusted)
+	require.ErrorIs(t, classify(err), os.ErrNotExist)
 }
