@@ -244,6 +244,34 @@ func TestCheckServices(t *testing.T) {
 	check("")
 }
 
+// TestServicesAreLeftAlone cuts a verb after it started the first service, and
+// once more later on: what was started already is not touched again.
+func TestServicesAreLeftAlone(t *testing.T) {
+	eachLayout(t, func(t *testing.T, l Layout) {
+		for verb, calls := range map[string][]string{"activate": {"start new", "restart cron"}, "revert": {"start later app"}} {
+			sc := newServiceScene(t, l)
+			sc.upTo(verb)
+			for _, at := range calls {
+				sc.sup.tick = func(call string) error {
+					if call == at {
+						return ErrSupervisor
+					}
+					return nil
+				}
+				require.ErrorIs(t, sc.verb(verb, "t2", sc.s2), ErrSupervisor)
+				sc.restart()
+				sc.sup.calls = nil
+			}
+			sc.must(verb, "t2", sc.s2)
+			for _, call := range sc.sup.calls {
+				require.NotContains(t, call, "stop", verb)
+				require.NotContains(t, call, " db", verb)
+				require.False(t, verb == "activate" && call == "reload web", call)
+			}
+		}
+	})
+}
+
 // TestServicesComeUpMeanwhile: somebody starts a service while it should rest.
 func TestServicesComeUpMeanwhile(t *testing.T) {
 	sc := newServiceScene(t, Tree)
