@@ -100,9 +100,8 @@ func pids(t testing.TB, p seam.Program, many int) []int {
 	return all
 }
 
-// requireGone wants that no process is left: neither those noted nor any that
-// holds the file that the program has open as 9, when it has. It does not use
-// what it is to judge.
+// requireGone wants that none of the processes is left. It does not use what it
+// is to judge.
 func requireGone(t testing.TB, pids ...int) {
 	t.Helper()
 	for _, pid := range pids {

@@ -216,6 +216,15 @@ func TestDoesNotEnd(t *testing.T) {
 	eventually(t, "it is taken in", func() bool { return unix.Kill(pid, 0) != nil })
 }
 
+// TestSomethingElseWaits has a caller that cannot learn how its children end.
+func TestSomethingElseWaits(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{roleName + "=no children"}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err)
+	require.Equal(t, "cannot tell how hello ended, something else waited for it: no child processes -1 1 false\n", string(out))
+}
+
 func TestMarksThatCouldMeanAnybody(t *testing.T) {
 	for _, mark := range []string{"", "=", "PAWL_RUN", "PAWL_RUN=", "=x", "A=b\x00"} {
 		assert.Error(t, End(context.Background(), mark), "%q", mark)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -30,6 +31,7 @@ var roles = map[string]func() int{
 	"descriptors": descriptorsRole,
 	"container":   containerRole,
 	"main thread": mainThreadRole,
+	"no children": noChildrenRole,
 	"wait":        waitRole,
 }
 
@@ -117,6 +119,19 @@ func descriptorsRole() int {
 		lines = append(lines, fmt.Sprint(fd, " ", name))
 	}
 	fmt.Println(strings.Join(lines, "\n"))
+	return 0
+}
+
+// noChildrenRole has the kernel take in its children by itself.
+func noChildrenRole() int {
+	signal.Ignore(syscall.SIGCHLD)
+	const text, mark = "#!/bin/sh\nsleep 100 & echo $!; exit 3\n", "PAWL_RUN=no-children"
+	ran, err := quick.run(context.Background(), seam.Program{
+		Name: "hello", Open: source([]byte(text), nil), Size: int64(len(text)),
+		Env: []string{"PATH=/usr/bin:/bin", mark}, Mark: mark, Dir: "/", Limit: 10 * time.Second, MaxOutput: 100,
+	})
+	left, _ := strconv.Atoi(strings.TrimSpace(string(ran.Output)))
+	fmt.Println(err, ran.Exit, ran.Left, alive(left))
 	return 0
 }
 

@@ -35,7 +35,8 @@ func Run(ctx context.Context, p seam.Program) (seam.Ran, error) {
 }
 
 // End ends the processes of a Run with the mark whose caller is dead, as
-// [seam.Host] says: they are told to stop, and killed after 5 seconds.
+// [seam.Host] says: they are told to stop, and killed after 5 seconds. Many are
+// gone before, by SIGPIPE: nobody reads their output since their caller died.
 func End(ctx context.Context, mark string) error { return usual().end(ctx, mark) }
 
 func (t patience) end(ctx context.Context, mark string) error {

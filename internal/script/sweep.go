@@ -61,7 +61,7 @@ func (s *sweep) terminate(ctx context.Context, grace time.Duration) error {
 	s.signalGroup(unix.SIGTERM, unix.SIGCONT)
 	for _, p := range found {
 		if group, err := unix.Getpgid(p.pid); err == nil && (s.leader == nil || group != s.leader.pid) {
-			signal(p, unix.SIGTERM, unix.SIGCONT)
+			send(p, unix.SIGTERM, unix.SIGCONT)
 		}
 	}
 	for end := time.Now().Add(grace); err == nil && time.Now().Before(end); found, _, err = s.find() {
@@ -109,7 +109,7 @@ func (s *sweep) kill(ctx context.Context, within time.Duration) (int, error) {
 func (s *sweep) killAll(found []process) {
 	s.signalGroup(unix.SIGKILL)
 	for _, p := range found {
-		signal(p, unix.SIGKILL)
+		send(p, unix.SIGKILL)
 	}
 }
 
@@ -138,20 +138,20 @@ func (s *sweep) signalGroup(signals ...unix.Signal) {
 	}
 }
 
-// signal sends to a process that find returned. The pid may be somebody else's
+// send sends to a process that find returned. The pid may be somebody else's
 // by now: so it is looked at again behind a descriptor that stays with the
 // process, where the kernel has that (Linux 5.3).
-func signal(p process, signals ...unix.Signal) {
-	send := func(sig unix.Signal) error { return unix.Kill(p.pid, sig) }
+func send(p process, signals ...unix.Signal) {
+	kill := func(sig unix.Signal) error { return unix.Kill(p.pid, sig) }
 	if fd, err := unix.PidfdOpen(p.pid, 0); err == nil {
 		defer unix.Close(fd)
-		send = func(sig unix.Signal) error { return unix.PidfdSendSignal(fd, sig, nil, 0) }
+		kill = func(sig unix.Signal) error { return unix.PidfdSendSignal(fd, sig, nil, 0) }
 	}
 	if now, ok := stat(p.pid); !ok || now.start != p.start {
 		return
 	}
 	for _, sig := range signals {
-		_ = send(sig) // find says whether it helped
+		_ = kill(sig) // find says whether it helped
 	}
 }
 
