@@ -95,6 +95,8 @@ func TestUnexpectedDependency(t *testing.T) {
 	known := []string{
 		module,
 		"github.com/cenkalti/backoff/v5",
+		"github.com/coreos/go-systemd/v22",
+		"github.com/godbus/dbus/v5",
 		"github.com/google/go-containerregistry",
 		"github.com/google/renameio/v2",
 		"github.com/hashicorp/go-cleanhttp",
