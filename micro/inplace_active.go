@@ -330,6 +330,9 @@ func (f *inPlaceFiles) Prune(_ context.Context, name string, keep []release.Dige
 		if slices.Contains(open, ota.TxID(n)) {
 			continue
 		}
+		if err := f.endCommit(ota.TxID(n), keep); err != nil {
+			return err
+		}
 		if err := f.dropAll(ota.TxID(n)); err != nil {
 			return err
 		}
@@ -338,6 +341,20 @@ func (f *inPlaceFiles) Prune(_ context.Context, name string, keep []release.Dige
 		return err
 	}
 	return errors.Join(f.dropIndexes(), f.sweep())
+}
+
+// endCommit ends a Commit that was cut short, and that nobody calls again: what
+// was there before is kept if keep asks for it, else it leaves the spools that
+// keep it already.
+func (f *inPlaceFiles) endCommit(tx ota.TxID, keep []release.Digest) error {
+	p, err := f.readChanges(tx, "plan")
+	if err != nil || p == nil || !f.markIs(p.New.Mark) || p.Old.Digest.IsZero() || p.Old.Digest == p.New.Digest {
+		return err
+	}
+	if slices.Contains(keep, p.Old.Digest) {
+		return f.keepOld(tx, p)
+	}
+	return f.dropVolumes(p.Volumes[1:], dirKept, p.Old.Digest.String())
 }
 
 func (f *inPlaceFiles) pruneKept(keep []release.Digest) error {

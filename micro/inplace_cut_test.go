@@ -15,6 +15,7 @@ import (
 
 	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // newPlaceScene is a scene of the in-place layout: with files that no release
@@ -243,29 +244,49 @@ func TestInPlaceOtherVolumeIsNotMounted(t *testing.T) {
 }
 
 // TestInPlaceCommitCutKeepsAll cuts a Commit that replaces a kept set of the
-// same release on two file systems: what is kept is all there afterwards.
+// same release on two file systems: what is kept is all there afterwards, be the
+// Commit called again or only what is not needed dropped, and nothing else is.
 func TestInPlaceCommitCutKeepsAll(t *testing.T) {
 	d := newPlaceDevice(t)
-	twoVolumes(t, d)
+	mnt := twoVolumes(t, d)
 	s1, s2 := twoVolumeShops(t, 20)
+	ctx := t.Context()
+	d1 := s1.c.Digest()
 	d.install("a", s1)
-	for n := 1; n < 100; n++ {
-		d.install("b", s2)
-		d.install("c", s1)
-		d.activate("d", s2)
-		count := d.cutAt(n)
-		err := d.f.Commit(t.Context(), "d", s2.c)
-		d.restart()
-		require.NoError(t, d.f.Commit(t.Context(), "d", s2.c))
-		d.isWhole(s2)
-		d.lends(s1, "step %d", n)
-		if err == nil {
-			require.Greater(t, *count, 4)
-			return
-		}
-		d.install("e", s1)
+	ends := map[string]func(){
+		"again": func() {
+			require.NoError(t, d.f.Commit(ctx, "d", s2.c))
+			d.lends(s1)
+		},
+		"prune": func() {
+			require.NoError(t, d.f.Prune(ctx, "app", []release.Digest{d1}, nil))
+			d.lends(s1)
+		},
+		"drop": func() { require.NoError(t, d.f.Prune(ctx, "app", nil, nil)); d.tidy("dropped") },
 	}
-	t.Fatal("the Commit has no end")
+	whole := 0
+	for n := 1; whole < len(ends); n++ {
+		require.Less(t, n, 100)
+		whole = 0
+		for name, end := range ends {
+			d.install("b", s2)
+			d.install("c", s1)
+			d.activate("d", s2)
+			count := d.cutAt(n)
+			if d.f.Commit(ctx, "d", s2.c) == nil {
+				require.Greater(t, *count, 4)
+				whole++
+			}
+			d.restart()
+			end()
+			d.isWhole(s2)
+			require.Equal(t, listed(t, d.f.path(dirKept)), listed(t, filepath.Join(mnt, ".pawl.app", dirKept)), "%s: step %d", name, n)
+			for _, dir := range []string{dirTx, dirTrash} {
+				require.Empty(t, listed(t, filepath.Join(mnt, ".pawl.app", dir)), "%s: step %d", name, n)
+			}
+			d.install("e", s1)
+		}
+	}
 }
 
 // TestSecuredBeforeItIsReplaced: where names cannot be exchanged, what will be
@@ -312,6 +333,29 @@ func TestSecuredBeforeItIsReplaced(t *testing.T) {
 			if changed {
 				require.Equal(t, "by hand", d.read("b"))
 			}
+		}
+	}
+}
+
+// TestInPlaceStrays has things in the store of an interrupted Stage that nobody
+// needs any more, under the name that an entry will have which is to leave.
+func TestInPlaceStrays(t *testing.T) {
+	for name, calls := range maps.All(poorDevices) {
+		sc := cannotDo(calls...)(t)
+		for _, calls := range [][]string{nil, calls} {
+			sc.without = calls
+			sc.restart()
+			require.NoError(t, sc.verb("stage"))
+			for _, p := range []string{"gone/x", "nobody"} {
+				stray := nameInSpool(p)
+				files(t, sc.f.txPath("t2", dirContent), map[string]string{stray: "stray", stray + suffixOld + "/stray": "stray", "stray": "stray"})
+			}
+			sc.restart()
+			require.NoError(t, sc.verb("stage"))
+			require.NoError(t, sc.verb("activate"), name)
+			sc.isNew(name)
+			require.NoError(t, sc.verb("revert"))
+			sc.isOld(name)
 		}
 	}
 }
