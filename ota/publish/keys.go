@@ -31,8 +31,8 @@ const (
 // Roles returns the roles that every repository has.
 func Roles() []Role { return []Role{Root, Targets, Snapshot, Timestamp} }
 
-// Keys sign for the roles. A verb needs those of the roles that it signs for,
-// as many as the threshold of the role says. Ed25519, ECDSA P-256 and RSA keys
+// Keys sign for the roles, delegated ones too. A verb needs those of the roles
+// that it signs for, as many as the threshold of the role says. Ed25519, ECDSA P-256 and RSA keys
 // of 2048 bits and more can sign; where they are is up to the Signer.
 type Keys map[Role][]crypto.Signer
 

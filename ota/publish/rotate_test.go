@@ -1,3 +1,5 @@
+//go:build linux
+
 package publish
 
 import (
@@ -150,6 +152,8 @@ func TestRotateRefused(t *testing.T) {
 		require.Equal(t, before, names(t, f.dir), "%s: nothing was written", name)
 	}
 	root := f.keys[Root]
+	f.keys[Root] = []crypto.Signer{key}
+	require.ErrorIs(t, f.Rotate(t.Context(), RoleChange{Role: Root, Remove: []string{idOf(t, root[0])}, Add: add}), ErrKeys, "the old key has a say")
 	delete(f.keys, Root)
 	require.ErrorIs(t, f.Rotate(t.Context(), RoleChange{Role: Timestamp, Add: add}), ErrKeys)
 	f.keys[Root] = []crypto.Signer{key}
