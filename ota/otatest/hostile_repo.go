@@ -46,6 +46,8 @@ type TUFRepo struct {
 	// Plain leaves versions and digests out of file names
 	// (consistent_snapshot is false).
 	Plain bool
+	// Bare leaves lengths and digests out of timestamp and snapshot.
+	Bare bool
 
 	t   testing.TB
 	now time.Time
@@ -152,7 +154,7 @@ func (r *TUFRepo) PublishSnapshot() {
 	meta := Object{}
 	for name := range r.Roles {
 		if name != "root" && name != "timestamp" && name != "snapshot" {
-			meta[name+".json"] = metaFile(r.Roles[name].Version(), r.WriteRole(name))
+			meta[name+".json"] = r.metaFile(r.Roles[name].Version(), r.WriteRole(name))
 		}
 	}
 	snapshot := r.Roles["snapshot"]
@@ -166,11 +168,14 @@ func (r *TUFRepo) PublishTimestamp() {
 	timestamp := r.Roles["timestamp"]
 	timestamp.SetVersion(timestamp.Version() + 1)
 	timestamp.Signed["issued"] = r.now.UTC().Format(time.RFC3339)
-	timestamp.Signed["meta"] = Object{"snapshot.json": metaFile(r.Roles["snapshot"].Version(), r.WriteRole("snapshot"))}
+	timestamp.Signed["meta"] = Object{"snapshot.json": r.metaFile(r.Roles["snapshot"].Version(), r.WriteRole("snapshot"))}
 	r.WriteRole("timestamp")
 }
 
-func metaFile(version int, data []byte) Object {
+func (r *TUFRepo) metaFile(version int, data []byte) Object {
+	if r.Bare {
+		return Object{"version": version}
+	}
 	return Object{"version": version, "length": len(data), "hashes": Object{"sha256": digestOf(data)}}
 }
 

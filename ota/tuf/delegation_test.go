@@ -1,6 +1,7 @@
 package tuf_test
 
 import (
+	"crypto/sha256"
 	"io/fs"
 	"net/http"
 	"os"
@@ -302,5 +303,48 @@ func TestNamesOfRoles(t *testing.T) {
 			require.NoError(t, refresh(t, o), "the device is not locked out")
 			require.Len(t, stored(t, o), 4, "roles that are gone leave the store")
 		})
+	}
+}
+
+// TestHashedBins: a target is found in the bin that its name's hash says (TAP 15).
+// Delegations by path_hash_prefixes lead nowhere, as go-tuf takes the prefixes for
+// another spelling than the specification's: no target is found rather than a
+// wrong one.
+func TestHashedBins(t *testing.T) {
+	r := otatest.NewTUFRepo(t, today)
+	r.Delegate("targets", "bin-0", false, "*")
+	d := r.Roles["targets"].Signed["delegations"].(object)
+	ids := d["roles"].([]any)[0].(object)["keyids"]
+	delete(d, "roles")
+	d["succinct_roles"] = object{"keyids": ids, "threshold": 1, "bit_length": 1, "name_prefix": "bin"}
+	r.Roles["bin-1"] = &otatest.TUFRole{Signed: object{"_type": "targets", "spec_version": "1.0.31", "version": 0, "targets": object{}}, Keys: r.Roles["bin-0"].Keys}
+	r.Roles["bin-1"].Expire(today.Add(day))
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		first := sha256.Sum256([]byte(name))
+		r.AddTarget("bin-"+strconv.Itoa(int(first[0]>>7)), name, []byte(name), nil)
+		r.AddTarget("bin-"+strconv.Itoa(1-int(first[0]>>7)), name, []byte("wrong bin"), nil)
+	}
+	r.Publish()
+	s := source(t, optionsFor(t, r, r.Dir))
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		found, err := s.Find(t.Context(), name)
+		require.NoError(t, err)
+		data, err := s.Read(t.Context(), found)
+		require.NoError(t, err)
+		require.Equal(t, name, string(data))
+	}
+
+	r = otatest.NewTUFRepo(t, today)
+	r.Delegate("targets", "A", false, "*")
+	in := r.Roles["targets"].Signed["delegations"].(object)["roles"].([]any)[0].(object)
+	delete(in, "paths")
+	in["path_hash_prefixes"] = []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"}
+	r.AddTarget("A", "z", []byte("z"), nil)
+	r.Publish()
+	found, err := source(t, optionsFor(t, r, r.Dir)).Find(t.Context(), "z")
+	if err == nil {
+		require.Equal(t, "z", found.Name)
+	} else {
+		require.ErrorIs(t, err, fs.ErrNotExist)
 	}
 }

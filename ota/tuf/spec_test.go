@@ -406,3 +406,53 @@ func TestMetaFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestOtherImplementations: repositories as other programs write them: indented,
+// with fields of their own, empty signatures of who has not signed yet, mixed keys,
+// ids that are derived by another rule or none, neither lengths nor digests nor
+// versions in names.
+func TestOtherImplementations(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		r := otatest.NewTUFRepo(t, today)
+		r.Bare, r.Plain = true, plain
+		r.Delegate("targets", "team", true, "releases/*/*/*", "locators/*/*/*", "team/*")
+		r.Rotate(func() {
+			r.AddKey("root", renamed(otatest.NewTUFKeyECDSA("ecdsa-sha2-nistp256"), "SHA256:abc=="))
+			r.AddKey("targets", otatest.NewTUFKeyRSA())
+			r.SetThreshold("targets", 3)
+			r.AddKey("snapshot", renamed(otatest.NewTUFKeyECDSA("ecdsa"), "x"))
+			for _, k := range r.Roles["root"].Signed["keys"].(object) {
+				k.(object)["x-keyowner"] = "@somebody"
+				k.(object)["keyid_hash_algorithms"] = []string{"sha256", "sha512"}
+			}
+			r.Roles["root"].Signed["x-expiry-period"] = 7300
+			role(r, "timestamp")["x-signing-period"] = 1
+		})
+		r.AddTarget("team", "team/a file", []byte("x"), nil)
+		want := r.AddRelease("team", 1, nil)
+		r.Publish()
+		files, err := os.ReadDir(filepath.Join(r.Dir, "metadata"))
+		require.NoError(t, err)
+		for _, f := range files {
+			var file object
+			require.NoError(t, json.Unmarshal(read1(r, f.Name()), &file))
+			file["signatures"] = append(file["signatures"].([]any), object{"keyid": "of somebody who has not signed", "sig": ""})
+			data, err := json.MarshalIndent(file, "", " ")
+			require.NoError(t, err)
+			r.Write("metadata/"+f.Name(), append(data, '\n'))
+		}
+		for _, url := range media(t, r.Dir) {
+			s := source(t, optionsFor(t, r, url))
+			for range 2 {
+				got, err := s.Latest(t.Context(), device)
+				require.NoError(t, err)
+				require.Equal(t, want.ID, got.ID)
+				found, err := s.Find(t.Context(), "team/a file")
+				require.NoError(t, err)
+				data, err := s.Read(t.Context(), found)
+				require.NoError(t, err)
+				require.Equal(t, "x", string(data))
+			}
+		}
+	}
+}

@@ -63,7 +63,9 @@ func (s *Source) Refresh(ctx context.Context) error {
 
 // Find refreshes, and looks a target up by its name. It returns an error that
 // is [io/fs.ErrNotExist], and not ErrUnavailable, where no role that may has
-// it; else it fails as [Source.Latest] does.
+// it; else it fails as [Source.Latest] does. Roles that are delegated to by
+// path_hash_prefixes are not asked: go-tuf spells the hash in another way than
+// the specification.
 func (s *Source) Find(ctx context.Context, name string) (*Target, error) {
 	var found *Target
 	err := s.lookup(ctx, func(v *view) error {

@@ -9,7 +9,9 @@
 //
 // Verifying metadata is go-tuf's work. Its updater is used anew for each lookup
 // and for metadata only; fetching, storing, and the choice of a release are done
-// here.
+// here. [Source.Refresh], [Source.Find], [Source.Read] and [Source.Metadata] are the
+// same client for repositories of any content; examples/tufclient puts them
+// behind the command line that test suites for TUF clients speak.
 package tuf
 
 import (
