@@ -96,7 +96,7 @@ func newScripted(t *testing.T, m *maker, layout string) *scripted {
 }
 
 // newScriptMaker publishes 1.0.0 of a small tree, v1; v2 is another one.
-func newScriptMaker(t *testing.T) *maker {
+func newScriptMaker(t testing.TB) *maker {
 	t.Helper()
 	m := newMaker(t)
 	v1, v2 := filepath.Join(m.dir, "v1"), filepath.Join(m.dir, "v2")
