@@ -19,7 +19,7 @@ type row struct {
 	name      string
 	at        release.Point
 	component bool
-	run, undo string
+	run       string
 	limit     string
 	sick      bool // the release is taken back by its health
 
