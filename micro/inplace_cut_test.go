@@ -156,64 +156,6 @@ func twoVolumeShops(t testing.TB, n int) (*shop, *shop) {
 	return shops[0], shops[1]
 }
 
-// TestInPlaceEveryEntryFails has each step of the switch and of the way back
-// fail once, in a release of 200 entries over two file systems.
-func TestInPlaceEveryEntryFails(t *testing.T) {
-	n := 200
-	if testing.Short() {
-		n = 30
-	}
-	d := newPlaceDevice(t)
-	twoVolumes(t, d)
-	s1, s2 := twoVolumeShops(t, n)
-	d.install("t1", s1)
-	before := times(t, d.root)
-	ctx := t.Context()
-	require.NoError(t, d.stage("t2", s2))
-	count := d.cutAt(0)
-	require.NoError(t, d.f.Activate(ctx, "t2", s2.c))
-	total := *count
-	after := snapshotLines(t, d.root)
-	require.NoError(t, d.f.Revert(ctx, "t2", s2.c))
-	same(t, before, times(t, d.root), "back")
-	for i := 1; i <= total; i++ {
-		d.restart()
-		require.NoError(t, d.stage("t2", s2))
-		once := 0
-		d.f.before = func(string, string) error {
-			if once++; once == i || once == i+3 {
-				return errCut
-			}
-			return nil
-		}
-		require.ErrorIs(t, d.f.Activate(ctx, "t2", s2.c), errCut)
-		if i%5 == 0 { // on, in spite of it
-			d.restart()
-			require.NoError(t, d.f.Activate(ctx, "t2", s2.c))
-			same(t, after, snapshotLines(t, d.root), "on")
-			d.isWhole(s2)
-			d.cutAt(i)
-			_ = d.f.Revert(ctx, "t2", s2.c)
-			d.restart()
-		} else {
-			_ = d.f.Revert(ctx, "t2", s2.c) // may meet the second failure
-		}
-		d.f.before = nil
-		require.NoError(t, d.f.Revert(ctx, "t2", s2.c), "step %d", i)
-		same(t, before, times(t, d.root), fmt.Sprint("back from ", i))
-		d.isWhole(s1)
-	}
-	t.Logf("%d entries, %d steps of the switch, each failed", len(s2.ix.Entries), total)
-	d.install("t3", s2)
-	same(t, after, snapshotLines(t, d.root), "at last")
-	require.Empty(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/tx")))
-	require.Len(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/kept")), 1)
-	d.lends(s1, "kept content is lent")
-	require.NoError(t, d.f.Prune(ctx, "app", nil, nil))
-	require.Empty(t, listed(t, filepath.Join(d.root, "mnt/.pawl.app/kept")))
-	same(t, after, snapshotLines(t, d.root), "pruned")
-}
-
 func snapshotLines(t testing.TB, dir string) map[string]string {
 	all, own := snapshot(t, dir), times(t, dir)
 	maps.DeleteFunc(all, func(p, _ string) bool { return own[p] == "" })
