@@ -247,9 +247,14 @@ func (t *txState) succeeded(s release.Script, component string) bool {
 }
 
 // script returns the place of a script among those that were begun, where it
-// is put unless it is there.
+// is put unless it is there. One that was undone begins anew: behind all that
+// were begun since.
 func (t *txState) script(s release.Script, component string) int {
 	if i := t.find(s, component); i >= 0 {
+		if again := t.Scripts[i]; again.Undo == ScriptOK {
+			t.Scripts = append(slices.Delete(t.Scripts, i, i+1), again)
+			i = len(t.Scripts) - 1
+		}
 		return i
 	}
 	limit := time.Duration(s.Limit) * time.Second
