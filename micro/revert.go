@@ -144,7 +144,7 @@ func (f *treeFiles) mendOne(w *worker, s *shared, p *plan, e *release.Entry) err
 	sources := f.sources(ix)
 	defer closeSources(sources)
 	if err := w.mend(&old, sources, nil); err != nil {
-		return fmt.Errorf("%w: %s: %s: %w", ErrChanged, w.tree.Name(s.Old), why, err)
+		return fmt.Errorf("%w: %s: %s: %w: %w", ErrChanged, w.tree.Name(s.Old), why, ota.ErrDigest, err)
 	}
 	return nil
 }

@@ -44,7 +44,8 @@ type Backend interface {
 	// point, "never staged" included, and drops what tx set aside. Where that
 	// takes a reboot it arms it: Active then names the old one as Next. It goes
 	// by what it noted itself: where the release document was lost, c holds the
-	// name alone.
+	// name alone. An error that wraps ErrDigest says that the old one is back
+	// but for content that a Repair has to bring.
 	Revert(ctx context.Context, tx TxID, c release.Component) error
 
 	// Active asks the device, never a journal, what is in effect for the

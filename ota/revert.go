@@ -106,7 +106,9 @@ func (u *Updater) revertPart(ctx context.Context, t *txState, p txPart) error {
 	err = u.run(ctx, u.opts.StepLimit, revert)
 	if err != nil && u.poison == nil {
 		u.kick()
-		u.mend(ctx, b, p)
+		if errors.Is(err, ErrDigest) {
+			u.mend(ctx, b, p)
+		}
 		if u.poison == nil {
 			err = u.persist(ctx, revert)
 		}
@@ -120,7 +122,8 @@ func (u *Updater) revertPart(ctx context.Context, t *txState, p txPart) error {
 
 // mend repairs the old component from the local copy, for a Revert that
 // brought it back but found it damaged. Whether it helped shows the next
-// Revert.
+// Revert. After any other failure it would do harm: what was changed on the
+// device by hand before is damage to a Repair, and has to come back.
 func (u *Updater) mend(ctx context.Context, b Backend, p txPart) {
 	r, ok := b.(Repairer)
 	if !ok {
