@@ -21,6 +21,9 @@ import (
 // TestAttacks plays every attack, and holds the table in SECURITY.md to what
 // came of it. With PAWL_UPDATE=1 it writes the table.
 func TestAttacks(t *testing.T) {
+	if testing.Short() {
+		return // one goroutine, many disks
+	}
 	outcomes := otatest.TestHostile(t, harness(func(*testing.T, *tuf.Options) {}))
 	tries := 0
 	for _, a := range otatest.Attacks() {

@@ -105,6 +105,9 @@ func TestLyingServer(t *testing.T) {
 	const limit = 256 << 10 // above what the repository has
 	for name, lie := range lies() {
 		for _, file := range []string{"metadata/2.root.json", "metadata/timestamp.json", "metadata/2.snapshot.json", "metadata/2.targets.json", "metadata/1.team.json", "targets/releases/", "targets/locators/"} {
+			if testing.Short() && file != "metadata/2.targets.json" {
+				continue
+			}
 			t.Run(name+" "+file, func(t *testing.T) {
 				r := otatest.NewTUFRepo(t, today)
 				r.Delegate("targets", "team", false, "releases/kiosk/arm/*", "locators/kiosk/arm/*")
