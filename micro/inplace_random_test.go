@@ -25,14 +25,30 @@ import (
 // random cut, and then back or on. What has to be there is worked out by a
 // model that shares no code with the package.
 func TestInPlaceRandom(t *testing.T) {
+	t.Parallel()
 	rounds := uint64(1000)
 	if testing.Short() {
 		rounds = 50
 	}
+	const parts = 4
+	all := [parts]map[string]int{}
+	t.Run("pairs", func(t *testing.T) {
+		for part := range uint64(parts) {
+			all[part] = map[string]int{}
+			t.Run(fmt.Sprint("part=", part), func(t *testing.T) {
+				t.Parallel()
+				for seed := part; seed < rounds; seed += parts {
+					if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { all[part][randomInPlace(t, seed, all[part])]++ }) {
+						t.Fatalf("seed %d", seed)
+					}
+				}
+			})
+		}
+	})
 	outcomes := map[string]int{}
-	for seed := range rounds {
-		if !t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { outcomes[randomInPlace(t, seed, outcomes)]++ }) {
-			t.Fatalf("seed %d", seed)
+	for _, some := range all {
+		for o, n := range some {
+			outcomes[o] += n
 		}
 	}
 	t.Logf("%d pairs: %v", rounds, outcomes)

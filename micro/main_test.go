@@ -1,0 +1,42 @@
+//go:build linux
+
+package micro
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain has the tests work in memory, where there is room and the file system
+// can do what they ask of one: what they find out does not depend on the disk,
+// and tens of thousands of syncs do. The long run is on the disk.
+func TestMain(m *testing.M) {
+	if long() {
+		os.Exit(m.Run())
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "pawl-micro-")
+	if err != nil {
+		os.Exit(m.Run())
+	}
+	if goodMemory(dir) {
+		_ = os.Setenv("TMPDIR", dir)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// goodMemory reports whether there are 2 GiB, programs can be started there, and
+// files can have attributes and be immutable. Other users have to be let through.
+func goodMemory(dir string) bool {
+	var fs unix.Statfs_t
+	var sx unix.Statx_t
+	if unix.Statfs(dir, &fs) != nil || unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_BTIME, &sx) != nil {
+		return false
+	}
+	return uint32(fs.Type) == unix.TMPFS_MAGIC && int64(fs.Bavail)*int64(fs.Bsize) > 2<<30 && int64(fs.Flags)&unix.ST_NOEXEC == 0 &&
+		sx.Attributes_mask&unix.STATX_ATTR_IMMUTABLE != 0 && sx.Mask&unix.STATX_BTIME != 0 &&
+		unix.Setxattr(dir, "user.pawl", []byte("x"), 0) == nil && os.Chmod(dir, 0o755) == nil
+}
