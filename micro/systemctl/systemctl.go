@@ -118,14 +118,12 @@ func (s *Supervisor) stopJob(ctx context.Context, name string) error {
 
 // State implements [micro.Supervisor].
 func (s *Supervisor) State(ctx context.Context, name string) (micro.ServiceState, error) {
-	booting, err := s.booting(ctx)
-	if err != nil {
-		return micro.ServiceState{}, err
-	}
 	args := []string{"show", "--property=" + strings.Join(unit.Properties(), ","), "--", name}
 	exit, output, err := s.run(ctx, args...)
 	if err == nil && exit != 0 {
-		err = command.Failed(s.argv(args), exit, output)
+		if _, err = s.booting(ctx); err == nil {
+			err = command.Failed(s.argv(args), exit, output)
+		}
 	}
 	if err != nil {
 		return micro.ServiceState{}, err
@@ -135,7 +133,7 @@ func (s *Supervisor) State(ctx context.Context, name string) (micro.ServiceState
 		key, value, _ := strings.Cut(line, "=")
 		all[key] = value
 	}
-	return unit.State(func(p string) string { return all[p] }, booting), nil
+	return unit.State(func(p string) string { return all[p] }, func() (bool, error) { return s.booting(ctx) })
 }
 
 // Refresh implements [micro.Supervisor]: it has systemd read all unit files

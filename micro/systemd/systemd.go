@@ -203,15 +203,12 @@ func (s *Supervisor) stopJob(ctx context.Context, name string) error {
 
 // State implements [micro.Supervisor].
 func (s *Supervisor) State(ctx context.Context, name string) (micro.ServiceState, error) {
-	booting, err := s.booting(ctx)
-	if err != nil {
-		return micro.ServiceState{}, err
-	}
 	all, err := s.properties(ctx, name)
 	if err != nil {
 		return micro.ServiceState{}, err
 	}
-	return unit.State(func(p string) string { return show(all[p]) }, booting), nil
+	booting := func() (bool, error) { return s.booting(ctx) }
+	return unit.State(func(p string) string { return show(all[p]) }, booting)
 }
 
 func (s *Supervisor) properties(ctx context.Context, name string) (all map[string]any, err error) {
@@ -225,8 +222,7 @@ func (s *Supervisor) properties(ctx context.Context, name string) (all map[strin
 	return all, err
 }
 
-// booting reports whether systemd is still bringing up the device. It says so
-// before it says anything of a single unit.
+// booting reports whether systemd is still bringing up the device.
 func (s *Supervisor) booting(ctx context.Context) (is bool, err error) {
 	err = s.call(ctx, func(c *link) error {
 		p, err := c.SystemStateContext(ctx)

@@ -28,19 +28,28 @@ func Booting(system string) bool { return system == "initializing" || system == 
 //
 // Systemd forgets a unit that ended well as soon as nothing needs it: nothing
 // tells one that ran to its end from one that never ran.
-func State(get func(property string) string, booting bool) micro.ServiceState {
+//
+// booting says whether the boot goes on; it is asked only for a unit that is
+// down and has a job, because that is all it makes a difference for.
+func State(get func(property string) string, booting func() (bool, error)) (micro.ServiceState, error) {
 	active, job := get("ActiveState"), get("Job") != ""
-	down := active == "inactive" || active == "failed"
+	down, boots := active == "inactive" || active == "failed", false
+	if down && job {
+		var err error
+		if boots, err = booting(); err != nil {
+			return micro.ServiceState{}, err
+		}
+	}
 	restarts, _ := strconv.Atoi(get("NRestarts"))
 	return micro.ServiceState{
 		Running:  active == "active" || active == "reloading" || active == "refreshing",
 		Failed:   active == "failed" && !job,
-		Starting: active == "activating" || active == "deactivating" || down && job && !booting,
-		Queued:   down && job && booting,
+		Starting: active == "activating" || active == "deactivating" || down && job && !boots,
+		Queued:   down && job && boots,
 		Finished: active == "inactive" && !job && get("Type") == "oneshot" && get("Result") == "success",
 		Restarts: restarts,
 		Detail:   detail(get),
-	}
+	}, nil
 }
 
 // detail says it in systemd's own words.
