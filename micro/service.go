@@ -98,6 +98,11 @@ const (
 // release does not list any more is stopped for good before the switch to it,
 // and comes back with a Revert. The others belong to the device, and are left
 // alone by a release that does not list them.
+//
+// What each of them was is written down before the first one is stopped. After
+// a power cut at any point, in the same boot or in a later one, what ran before
+// runs again with the old files, or what the release lists with the new ones,
+// and nothing else does.
 type Service struct {
 	// Name is what the supervisor knows it by, such as camera.service: at most
 	// 255 letters, digits and characters of :-_.\@, the first no - and no dot.
