@@ -3,6 +3,7 @@
 package micro
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -11,9 +12,11 @@ import (
 
 // TestMain has the tests work in memory, where there is room and the file system
 // can do what they ask of one: what they find out does not depend on the disk,
-// and tens of thousands of syncs do. The long run is on the disk.
+// and tens of thousands of syncs do. The long run and what measures
+// are on the disk.
 func TestMain(m *testing.M) {
-	if long() {
+	flag.Parse()
+	if long() || flag.Lookup("test.bench").Value.String() != "" {
 		os.Exit(m.Run())
 	}
 	dir, err := os.MkdirTemp("/dev/shm", "pawl-micro-")

@@ -29,6 +29,14 @@
 // Around the switch services are stopped and started, as the release says: see
 // [Service] and [Supervisor].
 //
+// Names are exchanged where kernel and file system can. Elsewhere, and on file
+// systems like FAT whose inode numbers do not last, the old file has a second
+// name or a copy in the spool, and the new one is renamed over it: no file ever
+// lacks its name, but a folder that takes the place of something else, or gives
+// it up, does for a moment, and on FAT itself no rename is safe from a power cut.
+// What FAT cannot keep (owners, links, attributes, modes that its mount does not
+// give) Stage refuses; the spool of the records has to be on another file system.
+//
 // In the Tree layout the root belongs to the release as a whole. Paths of the app are listed in
 // the release as carried ([release.Carry]): they are moved from folder to
 // folder, and back. Anything else that lies in the root is refused with

@@ -148,7 +148,10 @@ func (o *ComponentOptions) of(p string) Policy { return o.rule(p).LocalChanges }
 // changed.
 var ErrLocalChange = errors.New("managed files were changed on this device")
 
-// ErrNoExchange is returned where a file system cannot exchange two names.
+// ErrNoExchange is returned by Stage where an entry cannot be switched, or not be
+// kept as the release has it: a mount point, a folder of a lower layer of an
+// overlay, owners and links on FAT, a spool on a file system whose inode numbers
+// do not last.
 var ErrNoExchange = errors.New("the in-place layout is not possible here")
 
 // LocalChangeError lists what was changed on the device. It is an
