@@ -84,7 +84,7 @@ func TestLocalChange(t *testing.T) {
 	const name = "net/http/client.go"
 	write(t, f.app, name, "by hand\n", 0o644)
 	a := f.must(1, "update")
-	require.Equal(t, "local", a.Kind)
+	require.Equal(t, "localchange", a.Kind)
 	require.Contains(t, a.Error, name)
 	require.Contains(t, f.reads("diff"), name)
 

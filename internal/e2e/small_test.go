@@ -62,7 +62,7 @@ func BenchmarkFileAndScript(b *testing.B) {
 			}
 			most = max(most, wire.Load()-before)
 			require.Equal(b, i+1, d.runs(b, i))
-			floor = append(floor, getAndSync(b, m.url+"/metadata/timestamp.json", filepath.Join(d.dir, "floor")))
+			floor = append(floor, getAndSync(b, m.url+"/floor", filepath.Join(d.dir, "floor")))
 		}
 		b.ReportMetric(ms(slices.Min(inProcess)), "ms-fastest")
 		b.ReportMetric(ms(median(inProcess)), "ms-median")
@@ -70,10 +70,9 @@ func BenchmarkFileAndScript(b *testing.B) {
 		b.ReportMetric(ms(median(agent)), "ms-agent-median")
 		b.ReportMetric(ms(median(floor)), "ms-floor-median")
 		b.ReportMetric(float64(most), "wire-B")
-		b.Logf("here %v, agent %v, floor %v", inProcess, agent, floor)
-		require.LessOrEqual(b, slices.Min(inProcess), smallTime)
-		require.LessOrEqual(b, slices.Min(agent), smallTime)
 		require.LessOrEqual(b, most, int64(smallWire))
+		require.LessOrEqual(b, slices.Min(inProcess), smallTime, "here %v, agent %v, floor %v", inProcess, agent, floor)
+		require.LessOrEqual(b, slices.Min(agent), smallTime, "here %v, agent %v, floor %v", inProcess, agent, floor)
 	}
 }
 
@@ -89,6 +88,7 @@ func (f *scripted) oneFile(i int) {
 	f.t.Helper()
 	tree := filepath.Join(f.m.dir, "one")
 	write(f.t, tree, "etc/camera.conf", fmt.Sprintf("release = %d\n%s", i, noise(1000)), 0o644)
+	cloneTree(f.t, filepath.Join(tree, "etc/camera.conf"), filepath.Join(f.m.repo, "floor"))
 	x := script{name: "x", at: release.AfterActivate, component: true, run: fmt.Sprintf("echo release %d", i)}
 	f.m.release(fmt.Sprintf("2.%d.0", i), tree, append(f.scripts(x), "  partial: true")...)
 }
