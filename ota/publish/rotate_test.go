@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/pawl-ota/pawl/ota/tuf"
 )
@@ -195,4 +196,39 @@ func TestReplaceAndLower(t *testing.T) {
 	f.mustAdd(t, "default")
 	f.good(t)
 	require.EqualValues(t, 1, f.newDevice(t).seq(t, "default"))
+}
+
+// TestLooksAhead: roots that would leave clients with what they cannot trust, if
+// for a moment only, are not published, whoever has signed them.
+func TestLooksAhead(t *testing.T) {
+	for _, role := range []Role{Timestamp, Snapshot, Targets} {
+		f := newFixture(t)
+		f.mustAdd(t, "default")
+		by := newKey(t)
+		key, id, err := tufKey(by.Public())
+		require.NoError(t, err)
+		roots := func(n int) *edit {
+			state, err := f.disk.load(nil, start)
+			require.NoError(t, err)
+			e, last := &edit{}, state.Root
+			for range n {
+				last = f.nextRoot(last, start)
+				last.Signed.Keys[id] = key
+				last.Signed.Roles[string(role)] = &metadata.Role{KeyIDs: []string{id}, Threshold: 1}
+				e.drafts = append(e.drafts, &draft{role: Root, root: last})
+			}
+			if role == Targets && n > 1 {
+				e.bump(state, Targets, start.Add(day))
+			}
+			return e
+		}
+		before := names(t, f.dir)
+		for n, keys := range map[int][]crypto.Signer{1: f.keys[role], 2: {by}} {
+			f.keys[role] = keys
+			state, err := f.disk.load(nil, start)
+			require.NoError(t, err)
+			require.ErrorIs(t, f.finish(state, roots(n)), ErrKeys, "%s, %d roots", role, n)
+			require.Equal(t, before, names(t, f.dir))
+		}
+	}
 }

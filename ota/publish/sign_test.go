@@ -268,6 +268,23 @@ func TestRefreshLeavesWhatItCannotSign(t *testing.T) {
 	f.good(t)
 }
 
+// TestRefreshKeepsOffWhatWaits: a release that waits is not made void by a job
+// that has the keys of targets.
+func TestRefreshKeepsOffWhatWaits(t *testing.T) {
+	o := newOffline(t)
+	_, err := o.add(t, "default")
+	require.ErrorIs(t, err, ErrWaiting)
+	o.keys[Targets] = o.targets
+	o.now = start.Add(300 * day)
+	o.open(t, nil)
+	r, err := o.Refresh(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []Role{Targets}, r.Due)
+	_, err = o.Sign(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, o.newDevice(t).seq(t, "default"))
+}
+
 // FuzzWaiting: whatever a stick brings, it is an error at worst.
 func FuzzWaiting(f *testing.F) {
 	r := newFixture(f)
