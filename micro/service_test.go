@@ -290,6 +290,19 @@ func TestServicesInTheQueue(t *testing.T) {
 	})
 }
 
+// TestPruneServices: the records of transactions that are not open go.
+func TestPruneServices(t *testing.T) {
+	sc := newServiceScene(t, Tree)
+	sc.upTo("revert")
+	var before []string
+	for _, open := range [][]ota.TxID{{"t2"}, nil} {
+		before = listed(t, sc.f.svc.path(dirServices))
+		require.NoError(t, sc.f.Prune(t.Context(), "app", nil, open))
+	}
+	require.Equal(t, []string{"room.t2", fileRunning, "tx.t2"}, before, "while it is open")
+	require.Equal(t, []string{fileRunning}, listed(t, sc.f.svc.path(dirServices)))
+}
+
 // TestServicesComeUpMeanwhile: somebody starts a service while it should rest.
 func TestServicesComeUpMeanwhile(t *testing.T) {
 	sc := newServiceScene(t, Tree)
