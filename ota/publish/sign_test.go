@@ -280,6 +280,8 @@ func TestRefreshKeepsOffWhatWaits(t *testing.T) {
 	r, err := o.Refresh(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, []Role{Targets}, r.Due)
+	_, err = o.add(t, "default")
+	require.ErrorIs(t, err, ErrBlocked)
 	_, err = o.Sign(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 1, o.newDevice(t).seq(t, "default"))
