@@ -139,17 +139,14 @@ func (a *app) boot(target, verb string, c release.Component) {
 	self, err := os.Executable()
 	require.NoError(a.t, err)
 	what := fmt.Sprint(verb, " ", a.layout, " ", a.root, " ", cmp.Or(a.via, a.address()))
-	more := filepath.Join(a.run, "units")
-	require.NoError(a.t, os.MkdirAll(more, 0o755))
 	component, output := filepath.Join(a.run, "component"), filepath.Join(a.run, "guard")
 	data, err := json.Marshal(c)
 	require.NoError(a.t, err)
 	require.NoError(a.t, os.WriteFile(component, data, 0o644))
 	for name, text := range bootUnits {
 		text = strings.NewReplacer("WHAT", what, "SELF", self, "COMPONENT", component, "OUTPUT", output).Replace(text)
-		require.NoError(a.t, os.WriteFile(filepath.Join(more, name), []byte(text), 0o644))
+		a.other(name, text)
 	}
-	a.units += ":" + more
 	a.start(target)
 	a.sup = a.reach(0)
 	a.files = a.backend(a.sup)

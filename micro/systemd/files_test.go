@@ -55,7 +55,11 @@ func newApp(t *testing.T, l micro.Layout, via string) *app {
 	a := &app{manager: newManager(t, filepath.Join(root, "units")), root: root, layout: l, via: via, blobs: otatest.Blobs{}}
 	require.NoError(t, os.Mkdir(root, 0o755))
 	first := a.release(one)
-	a.start("basic.target")
+	// A unit that something wants stays loaded when it is stopped, as those of
+	// a real device do: only a reload has systemd read its file again.
+	a.other("pawl-test.target", "[Unit]\nWants=app.service\n")
+	a.units += ":" + filepath.Join(a.run, "units")
+	a.start("pawl-test.target")
 	a.sup = a.reach(0)
 	a.files = a.backend(a.sup)
 	a.verb("stage", "t1", first)
@@ -63,6 +67,14 @@ func newApp(t *testing.T, l micro.Layout, via string) *app {
 	a.verb("commit", "t1", first)
 	a.runs("1")
 	return a
+}
+
+// other writes a unit file that is not the app's.
+func (a *app) other(name, text string) {
+	a.t.Helper()
+	dir := filepath.Join(a.run, "units")
+	require.NoError(a.t, os.MkdirAll(dir, 0o755))
+	require.NoError(a.t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 }
 
 // reach returns the supervisor of another process.
