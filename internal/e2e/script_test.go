@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -125,6 +126,7 @@ func rows() []row {
 // turns in the two layouts.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	testneeds.Program(t, "setsid")
 	m := newScriptMaker(t)
 	for i, r := range rows() {
 		layout := []string{"tree", "inplace"}[i%2]
