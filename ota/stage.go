@@ -48,9 +48,6 @@ func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) err
 	if errors.Is(err, ErrScript) || errors.Is(err, ErrRefused) {
 		return u.takeBack(ctx, t, err.Error(), blameFor(err), err)
 	}
-	if errors.Is(err, ErrLater) { // what the script said is to be read until then
-		return errors.Join(err, u.save())
-	}
 	if err != nil {
 		return err
 	}
