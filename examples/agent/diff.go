@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type plan struct {
 	Services []plannedService `json:"services,omitempty"`
 }
 
-// plannedScript is a script that would run, in the order of the release.
+// plannedScript is a script that would run.
 type plannedScript struct {
 	Component string        `json:"component,omitempty"` // empty for one of the release
 	At        release.Point `json:"at"`
@@ -84,7 +85,25 @@ func (a *agent) plan(ctx context.Context, r *release.Release) (*plan, error) {
 			p.Services = append(p.Services, plannedService{c.Name, s.Name, do})
 		}
 	}
+	slices.SortStableFunc(p.Scripts, plannedScript.compare)
 	return p, nil
+}
+
+// compare puts scripts into the order of a transaction: by point, and there
+// the release's first, or last at a point that is called after.
+func (s plannedScript) compare(o plannedScript) int {
+	points := release.Points()
+	if d := slices.Index(points, s.At) - slices.Index(points, o.At); d != 0 {
+		return d
+	}
+	mine, other := s.Component == "", o.Component == ""
+	switch {
+	case mine == other:
+		return 0
+	case mine == strings.HasPrefix(string(s.At), "before-"):
+		return -1
+	}
+	return 1
 }
 
 func scriptsOf(component string, scripts []release.Script) (planned []plannedScript) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,4 +53,18 @@ func TestPlanAsATable(t *testing.T) {
 	require.Equal(t, "changed  app          "+strings.Repeat("d/", 60)+"x  1 → 2 bytes", lines[2])
 	require.Equal(t, "script                battery"+strings.Repeat(" ", widest-7)+"  before-stage, at most 1m30s, with an undo", lines[3])
 	require.Equal(t, "service  app          camera.service"+strings.Repeat(" ", widest-14)+"  reload", lines[4])
+}
+
+func TestPlannedScriptsAreInTheOrderOfTheTransaction(t *testing.T) {
+	var scripts []plannedScript
+	for _, s := range []string{"/after-commit", "/after-stage", "/before-stage", "app/after-stage", "app/before-stage", "web/before-stage", "app/on-merge"} {
+		component, point, _ := strings.Cut(s, "/")
+		scripts = append(scripts, plannedScript{Component: component, At: release.Point(point)})
+	}
+	slices.SortStableFunc(scripts, plannedScript.compare)
+	var order []string
+	for _, s := range scripts {
+		order = append(order, s.Component+"/"+string(s.At))
+	}
+	require.Equal(t, []string{"/before-stage", "app/before-stage", "web/before-stage", "app/after-stage", "/after-stage", "/after-commit", "app/on-merge"}, order)
 }

@@ -39,7 +39,7 @@ func TestDiff(t *testing.T) {
 		for _, s := range a.Plan.Scripts {
 			scripts = append(scripts, s.Name)
 		}
-		require.Equal(t, []string{"first", "done", "told", "ready"}, scripts)
+		require.Equal(t, []string{"first", "ready", "done", "told"}, scripts)
 		require.True(t, a.Plan.Scripts[0].Undo)
 		require.Equal(t, release.BeforeStage, a.Plan.Scripts[0].At)
 
