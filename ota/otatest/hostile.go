@@ -123,6 +123,9 @@ type stage struct {
 
 var hostileEpoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
+// hostileLimit is how long a lookup may take, on a busy machine.
+const hostileLimit = 30 * time.Second
+
 // later is when the attack is played: what was signed before has expired.
 const later = 100 * 24 * time.Hour
 
@@ -184,7 +187,7 @@ func playAttack(t *testing.T, h HostileHarness, try try, online, warm bool) erro
 	wants := try.play(s)
 	start := time.Now()
 	seq, err := s.look()
-	if took := time.Since(start); took > sourceLimit {
+	if took := time.Since(start); took > hostileLimit {
 		t.Errorf("the lookup took %s", took)
 	}
 	switch {

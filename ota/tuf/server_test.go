@@ -19,8 +19,9 @@ type answer = func(w http.ResponseWriter, r *http.Request)
 
 // flood writes until nobody reads any more.
 func flood(w http.ResponseWriter, _ *http.Request) {
+	chunk := bytes.Repeat([]byte("["), 64<<10)
 	for err := error(nil); err == nil; {
-		_, err = w.Write(bytes.Repeat([]byte("["), 64<<10))
+		_, err = w.Write(chunk)
 	}
 }
 
@@ -126,7 +127,7 @@ func TestLyingServer(t *testing.T) {
 				s := source(t, o)
 				start, before := time.Now(), allocated()
 				_, err := lookup(t, s)
-				require.Less(t, time.Since(start), 10*time.Second)
+				require.Less(t, time.Since(start), 30*time.Second)
 				require.Error(t, err)
 				if lie.want != nil {
 					require.ErrorIs(t, err, lie.want)
