@@ -305,7 +305,7 @@ func FuzzWaiting(f *testing.F) {
 		if err != nil {
 			return
 		}
-		own, err := w.trusted(nil)
+		own, _ := w.trusted(nil)
 		for _, with := range []*trusted{own, state} {
 			if with == nil || e.settle(with) != nil {
 				continue
