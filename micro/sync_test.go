@@ -3,6 +3,7 @@
 package micro
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,4 +191,38 @@ func failPlaceFolder(t *testing.T, name string, n int) bool {
 	require.NoError(t, verb())
 	require.Empty(t, dirty, name)
 	return true
+}
+
+// TestInPlaceStagedWhenDurable has the record of Stage get its name after the
+// file systems of all entries were synced, and after a failed sync not at all:
+// what the next Stage ends with is none of its files.
+func TestInPlaceStagedWhenDurable(t *testing.T) {
+	d := newPlaceDevice(t)
+	mnt := twoVolumes(t, d)
+	s := placeShop(t, files(t, t.TempDir(), map[string]string{"etc/conf": "one", "mnt/f": "two"}), "")
+	stores := []string{d.f.txPath("t1", dirContent), filepath.Join(mnt, ".pawl.app/tx/t1", dirContent)}
+	for _, failing := range append(stores, "") {
+		synced := map[string]bool{}
+		onStep(t, func(op, path string, call func() error) error {
+			if op == "rename" && path == d.f.txPath("t1", "staged") {
+				require.Len(t, synced, 2)
+			}
+			if op == "syncfs" && path == failing {
+				return syscall.EIO
+			}
+			synced[path] = op == "syncfs" || synced[path]
+			maps.DeleteFunc(synced, func(_ string, whole bool) bool { return !whole })
+			return call()
+		})
+		err := d.stage("t1", s)
+		seam.Step.Store(nil)
+		if failing == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, syscall.EIO)
+		for _, store := range stores {
+			require.NoDirExists(t, store)
+		}
+	}
 }
