@@ -146,7 +146,7 @@ func (s *switcher) link(ch *entryChange, old string) error {
 		}
 	}
 	return s.between(ch, func(dir *os.File, base string, spool *os.File) error {
-		return s.batch.Link(dir, base, spool, old)
+		return s.batch.HardLink(dir, base, spool, old)
 	})
 }
 

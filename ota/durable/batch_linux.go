@@ -50,8 +50,8 @@ func (b *Batch) Replace(oldDir *os.File, oldName string, newDir *os.File, newNam
 	return b.renamed("rename", oldDir, oldName, newDir, newName, 0)
 }
 
-// Link gives a file a second name, which must be free.
-func (b *Batch) Link(oldDir *os.File, oldName string, newDir *os.File, newName string) error {
+// HardLink gives a file a second name, which must be free.
+func (b *Batch) HardLink(oldDir *os.File, oldName string, newDir *os.File, newName string) error {
 	if err := b.Note(newDir); err != nil {
 		return err
 	}
