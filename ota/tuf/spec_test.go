@@ -375,7 +375,7 @@ func TestMetaFiles(t *testing.T) {
 		"longer":             {object{"version": 1, "length": 16 << 10}, ota.ErrLength},
 		"length below 0":     {object{"version": 1, "length": -1}, tuf.ErrUntrusted},
 		"length of no sense": {object{"version": 1, "length": "all"}, tuf.ErrUntrusted},
-		"length beyond all":  {object{"version": 1, "length": 1 << 62}, ota.ErrLength},
+		"length beyond all":  {object{"version": 1, "length": int64(1 << 62)}, ota.ErrLength},
 		"no version":         {object{}, tuf.ErrUntrusted},
 		"version 0":          {object{"version": 0}, tuf.ErrUnavailable},
 		"null":               {nil, tuf.ErrUntrusted},
