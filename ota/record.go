@@ -67,6 +67,9 @@ type txState struct {
 	Parts []txPart `json:"parts"`
 	// Scripts are those that were begun, in that order.
 	Scripts []txScript `json:"scripts,omitempty"`
+	// Doubt is set when a record of the transaction was lost, which may have
+	// begun a script.
+	Doubt bool `json:"doubt,omitempty"`
 
 	// Reason is why it goes back, Blame what that means for the release.
 	Reason string `json:"reason,omitempty"`

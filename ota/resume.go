@@ -67,6 +67,7 @@ func (u *Updater) resume(ctx context.Context) (Result, error) {
 	if t == nil {
 		return u.outcome(), u.settleIdle(ctx)
 	}
+	t.Doubt = t.Doubt || u.fallback
 	if u.rel == nil {
 		rel, err := u.document(t.To.Digest)
 		if err != nil {

@@ -41,7 +41,7 @@ func (u *Updater) goBack(ctx context.Context, t *txState, reason string, b blame
 		return fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
 	}
 	if t.State != Reverting {
-		if u.fallback {
+		if t.Doubt {
 			u.suspectScripts(t)
 		}
 		t.State, t.Reason, t.Blame = Reverting, clip(reason, maxReason), b

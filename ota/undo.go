@@ -101,7 +101,9 @@ func (u *Updater) suspectScripts(t *txState) {
 	for _, p := range points {
 		for _, name := range names {
 			for _, s := range u.scripts(p, name) {
-				t.script(s, name)
+				if x := &t.Scripts[t.script(s, name)]; x.Undo == ScriptOK {
+					x.Outcome, x.Undo = ScriptBegun, "" // it may have begun anew
+				}
 			}
 		}
 	}
