@@ -20,6 +20,13 @@ func withScripts() (list []scenario) {
 		list = append(list,
 			scenario{name: name, parts: parts, health: otatest.Healthy(), from: 1, want: 2, may: []int{2}},
 			scenario{name: name + "/sick", parts: parts, health: otatest.Sick(), from: 1, want: 1, may: []int{1}},
+			scenario{name: name + "/revert fails", parts: parts, health: otatest.Sick(), from: 1, want: 1, may: []int{1},
+				prepare: func(d *otatest.Device) { d.FailVerb("Revert", parts[0].Name, 7) }},
+			scenario{name: name + "/undo fails", parts: parts, health: otatest.Sick(), from: 1, want: 1, may: []int{1},
+				prepare: func(d *otatest.Device) {
+					d.UndoExits(otatest.Script{Seq: 2, At: release.AfterActivate}, 1, 1, 1, 1)
+					d.UndoExits(otatest.Script{Seq: 2, Component: parts[0].Name, At: release.BeforeActivate}, 1, 1, 1, 1)
+				}},
 			scenario{name: name + "/way back", parts: parts, health: otatest.Healthy(), drive: byRollback, from: 2, want: 1, may: []int{1}},
 			scenario{name: name + "/by hand", parts: parts, health: otatest.Healthy(), drive: byHand, from: 1, want: 1, may: []int{1}},
 			scenario{name: name + "/later", parts: parts, health: otatest.Healthy(), from: 1, want: 2, may: []int{1, 2},
@@ -42,6 +49,21 @@ func withScripts() (list []scenario) {
 		list[i].scripts = true
 	}
 	return list
+}
+
+// stoodDown checks that a transaction that Resume left staged has nothing of
+// the scripts that come right before it is activated.
+func (r *run) stoodDown(u *ota.Updater) error {
+	tx := u.Tx()
+	if tx == nil || tx.State() != ota.Staged || tx.Result().Back {
+		return nil // of a way back they ran when it was installed
+	}
+	for s, state := range r.device.Scripts(tx.Release().Seq) {
+		if s.At == release.BeforeActivate {
+			return fmt.Errorf("it is staged, and %v is %s", s, state)
+		}
+	}
+	return nil
 }
 
 // scriptsAt checks what scripts did to a device that runs the release seq and

@@ -299,6 +299,9 @@ func (r *run) life() (done bool, err error) {
 			return false, fmt.Errorf("after Resume returned %v: %w", res, err)
 		}
 	}
+	if err := r.stoodDown(u); err != nil {
+		return false, err
+	}
 	drive := r.drive
 	if drive == nil {
 		drive = byUpdate

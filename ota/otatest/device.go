@@ -85,6 +85,7 @@ type state struct {
 	broken  []string          // rules that were seen broken
 	resets  int
 	scripts map[Script]ScriptState
+	order   []ranScript // those of scripts, as they began
 	// Exit codes of the next runs of scripts.
 	exits, undoExits map[Script][]int
 

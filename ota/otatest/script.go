@@ -120,7 +120,7 @@ func (h host) Run(ctx context.Context, p seam.Program) (seam.Ran, error) {
 	if err := h.look(func(st *state) { st.checkScript(h.d.repo, tx, s, undo) }); err != nil {
 		return seam.Ran{}, err
 	}
-	code, err := h.script(s, undo)
+	code, err := h.script(ranScript{tx, s}, undo)
 	return seam.Ran{Exit: code, Took: 2 * scriptTime}, err
 }
 
@@ -129,7 +129,8 @@ func (h host) Run(ctx context.Context, p seam.Program) (seam.Ran, error) {
 func (h host) End(context.Context, string) error { return nil }
 
 // script goes through the two halves of a script.
-func (h host) script(s Script, undo bool) (code int, err error) {
+func (h host) script(x ranScript, undo bool) (code int, err error) {
+	s := x.Script
 	what, last := fmt.Sprint("script ", s), ScriptDone
 	if undo {
 		what, last = "undo "+what, ""
@@ -137,7 +138,7 @@ func (h host) script(s Script, undo bool) (code int, err error) {
 	if err := h.spend(scriptTime); err != nil {
 		return 0, err
 	}
-	if err := h.step("begin "+what, func(st *state) { st.scripts[s] = ScriptHalf }); err != nil {
+	if err := h.step("begin "+what, func(st *state) { st.scripts[s] = ScriptHalf; st.begins(x, undo) }); err != nil {
 		return 0, err
 	}
 	if err := h.spend(scriptTime); err != nil {
@@ -151,14 +152,47 @@ func (h host) script(s Script, undo bool) (code int, err error) {
 		if left := exits[s]; len(left) > 0 {
 			code, exits[s] = left[0], left[1:]
 		}
+		if undo && code != 0 {
+			st.ends(x)
+		}
 	}); err != nil || code != 0 {
 		return code, err
 	}
 	return 0, h.step("end "+what, func(st *state) {
 		if st.scripts[s] = last; undo {
 			delete(st.scripts, s)
+			st.ends(x)
 		}
 	})
+}
+
+// ranScript is a script that a transaction began and did not undo yet.
+type ranScript struct {
+	tx ota.TxID
+	Script
+}
+
+// begins notes the order in which scripts began, and an undo that does not go
+// it backward.
+func (s *state) begins(x ranScript, undo bool) {
+	i := slices.Index(s.order, x)
+	if !undo {
+		if i < 0 { // else it was cut short, and nothing was undone since
+			s.order = append(slices.Clip(s.order), x)
+		}
+		return
+	}
+	for _, later := range s.order[i+1:] {
+		if i >= 0 && later.tx == x.tx && undoes(later.At) {
+			s.breaks("%v was undone before %v, which began after it", x.Script, later.Script)
+		}
+	}
+}
+
+// ends takes out a script whose undo ended, well or not: no other one waits for
+// it.
+func (s *state) ends(x ranScript) {
+	s.order = slices.DeleteFunc(slices.Clone(s.order), func(y ranScript) bool { return y == x })
 }
 
 // checkScript notes a script that runs where it must not.
