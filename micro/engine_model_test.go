@@ -229,6 +229,11 @@ func (r *engineRun) life() (done bool, err error) {
 		if old, new := r.compare(); old != "" && new != "" {
 			return false, fmt.Errorf("after Resume (%v) the roots are neither old:\n%s\nnor new:\n%s", res, old, new)
 		}
+		for s, state := range d.log.state {
+			if res.State == ota.Staged && s.at == release.BeforeActivate {
+				return false, fmt.Errorf("it is staged, and %v is %s", s, state)
+			}
+		}
 	}
 	drive := r.update
 	if r.back {
