@@ -235,9 +235,9 @@ func TestInPlaceCommitCutKeepsAll(t *testing.T) {
 // replaced is in the spool when Stage returns; what was changed since then, with
 // a release that overwrites it, is there and durable before the first rename.
 func TestSecuredBeforeItIsReplaced(t *testing.T) {
-	for name, calls := range poorDevices {
+	for _, name := range []string{"exchange", "links", "copies"} {
 		d := newPlaceDevice(t)
-		d.without = calls
+		d.without = poorDevices[name]
 		d.restart()
 		const overwrite = `{"localChanges":"overwrite"}`
 		v1, v2 := map[string]string{}, map[string]string{}
@@ -268,8 +268,9 @@ func TestSecuredBeforeItIsReplaced(t *testing.T) {
 				return call()
 			})
 			require.NoError(t, d.f.Activate(t.Context(), "t2", s2.c))
-			require.Equal(t, changed, secured > 0, name)
+			require.Equal(t, changed && name != "exchange", secured > 0, name)
 			require.Equal(t, "2", d.read("b"))
+			d.restart()
 			d.revert("t2", s2)
 			same(t, before, times(t, d.root), name)
 			if changed {
@@ -299,5 +300,41 @@ func TestInPlaceStrays(t *testing.T) {
 			require.NoError(t, sc.verb("revert"))
 			sc.isOld(name)
 		}
+	}
+}
+
+// TestInPlacePlanIsOfNow: what changed between Stage and Activate is in the plan
+// that a process after a cut finds: a file that the release overwrites, and the
+// time of a folder.
+func TestInPlacePlanIsOfNow(t *testing.T) {
+	for name, change := range map[string]map[string]string{"file": {"etc/conf": "by hand"}, "folder": {"etc/own": "own"}} {
+		d := newPlaceDevice(t)
+		d.install("t1", oneFile(t, "etc/conf", "one", ""))
+		s := oneFile(t, "etc/conf", "two", `{"localChanges":"overwrite"}`)
+		require.NoError(t, d.stage("t2", s))
+		files(t, d.root, change)
+		before := times(t, d.root)
+		d.f.before = func(op, _ string) error {
+			if op == "flush" {
+				return errCut
+			}
+			return nil
+		}
+		require.ErrorIs(t, d.f.Activate(t.Context(), "t2", s.c), errCut)
+		d.restart()
+		d.revert("t2", s)
+		same(t, before, times(t, d.root), name)
+
+		require.NoError(t, d.stage("t3", s))
+		files(t, d.root, map[string]string{"etc/conf": "by hand again"})
+		d.f.before = func(op, _ string) error {
+			if op == "switch" {
+				return errCut
+			}
+			return nil
+		}
+		require.ErrorIs(t, d.f.Activate(t.Context(), "t3", s.c), errCut)
+		d.restart()
+		require.NoError(t, d.f.Activate(t.Context(), "t3", s.c), name)
 	}
 }
