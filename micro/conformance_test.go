@@ -40,21 +40,25 @@ func conforms[F eitherLayout](t *testing.T, fresh func(testing.TB) *rig[F], rele
 
 func subject[F eitherLayout](d *rig[F], shops []*shop, blobs otatest.Blobs) otatest.Subject {
 	crashed := false
+	look := func() map[string]string {
+		all := snapshot(d.t, d.root)
+		if _, inPlace := any(d.f).(*inPlaceFiles); inPlace {
+			delete(all, ".") // the device's, always
+		}
+		return all
+	}
 	return otatest.Subject{
 		Backend:   d.f,
 		Component: func(n int) release.Component { return shops[n].c },
 		Blobs:     blobs,
 		Look: func() string {
-			all := snapshot(d.t, d.root)
-			if _, inPlace := any(d.f).(*inPlaceFiles); inPlace {
-				delete(all, ".") // the device's, always
-			}
-			text := ""
+			all, text := look(), ""
 			for _, p := range slices.Sorted(maps.Keys(all)) {
 				text += p + " " + all[p] + "\n"
 			}
 			return text
 		},
+		Paths:  look,
 		Reopen: func() ota.Backend { d.restart(); return d.f },
 		Crash: func(n int) {
 			crashed = false

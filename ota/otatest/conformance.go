@@ -27,6 +27,9 @@ type Subject struct {
 	// nothing. Of a backend that needs a reboot it is what the boot brought
 	// up.
 	Look func() string
+	// Paths, if set, is Look path by path, without a path for the whole: what
+	// Diff says is compared with it.
+	Paths func() map[string]string
 	// Reopen, if set, returns the backend as the next process would have it.
 	Reopen func() ota.Backend
 	// Reboot ends the boot and returns the backend as the next one has it. It
@@ -157,6 +160,8 @@ func TestBackend(t *testing.T, open func(t *testing.T) Subject) {
 		"Verify":      testVerify,
 		"Seed":        testSeed,
 		"CanRevert":   testCanRevert,
+		"Root":        testRoot,
+		"Diff":        testDiff,
 		"Crash":       testCrash,
 		"UnknownName": testUnknownName,
 	} {
