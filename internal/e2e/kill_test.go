@@ -153,4 +153,5 @@ func (k *killed) check() {
 		require.Equal(k.t, version, strings.TrimSpace(string(mark)), "the mark of %s", s.name)
 	}
 	k.gone(k.pids()...)
+	require.NoError(k.t, os.RemoveAll(filepath.Join(k.dir, "pids")))
 }

@@ -142,7 +142,9 @@ func (f *scripted) is(tree string) {
 func (f *scripted) pids() (all []int) {
 	f.t.Helper()
 	data, err := os.ReadFile(filepath.Join(f.dir, "pids"))
-	require.NoError(f.t, err)
+	if !os.IsNotExist(err) {
+		require.NoError(f.t, err)
+	}
 	for _, word := range strings.Fields(string(data)) {
 		pid, err := strconv.Atoi(word)
 		require.NoError(f.t, err)
@@ -159,13 +161,20 @@ func (f *scripted) gone(pids ...int) {
 	}
 }
 
+// running reports whether pid is a process of a script; the kernel may have
+// given the number to another one since.
 func running(pid int) bool {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	proc := "/proc/" + strconv.Itoa(pid)
+	data, err := os.ReadFile(proc + "/stat")
 	if err != nil {
 		return false
 	}
 	after := data[bytes.LastIndexByte(data, ')')+1:]
-	return !bytes.HasPrefix(after, []byte(" Z")) && !bytes.HasPrefix(after, []byte(" X"))
+	if bytes.HasPrefix(after, []byte(" Z")) || bytes.HasPrefix(after, []byte(" X")) {
+		return false
+	}
+	env, err := os.ReadFile(proc + "/environ")
+	return err == nil && bytes.Contains(env, []byte("PAWL_TX="))
 }
 
 // cut starts the agent and kills it when the script has said that it waits.
@@ -184,7 +193,9 @@ func (f *scripted) cut(args ...string) (pids []int) {
 	}()
 	require.Eventually(f.t, func() bool { _, err := os.Stat(waits); return err == nil }, 30*time.Second, 5*time.Millisecond,
 		"the script was not reached: %s", f.log())
-	return f.pids()
+	pids = f.pids()
+	require.NotEmpty(f.t, pids)
+	return pids
 }
 
 // state is that of the open transaction, or idle.

@@ -159,9 +159,7 @@ func (r row) play(f *scripted) {
 		f.told(r.says)
 	}
 	f.bounded(a)
-	if _, err := os.Stat(filepath.Join(f.dir, "pids")); err == nil {
-		f.gone(f.pids()...)
-	}
+	f.gone(f.pids()...)
 	switch r.code {
 	case 0:
 		f.is(f.v2)
