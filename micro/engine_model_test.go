@@ -47,8 +47,9 @@ type engineScenario struct {
 	// changes are what the policy makes of release 2.
 	changes func(m picture, edited string)
 	// want is how it ends: new, old, refused. After an error it may end in
-	// old, too.
-	want string
+	// old, too, and where either is set after a kill.
+	want   string
+	either bool
 	// every nth step has a kill, unless there is time for all.
 	every int
 }
@@ -74,6 +75,14 @@ func healthyThenSick(asked int) error {
 	return nil
 }
 
+// healthyUntilProved is for who asks as often as it has to, and never again.
+func healthyUntilProved(asked int) error {
+	if asked > 3 {
+		return errSick
+	}
+	return nil
+}
+
 func engineScenarios() []engineScenario {
 	place := enginePart{name: "conf", layout: InPlace, root: "sys"}
 	tree := enginePart{name: "app", layout: Tree, root: "srv/app"}
@@ -89,6 +98,7 @@ func engineScenarios() []engineScenario {
 		{name: "in place/healthy", parts: one, health: healthy, want: "new", every: 1},
 		{name: "in place/sick", parts: one, health: sick, want: "old", every: 9},
 		{name: "in place/healthy then sick", parts: one, health: healthyThenSick, want: "old", every: 40},
+		{name: "in place/never asked again", parts: one, health: healthyUntilProved, want: "new", either: true, every: 7},
 		{name: "in place/way back", parts: one, health: healthy, back: true, want: "new", every: 12},
 		{name: "tree/healthy", parts: []enginePart{tree}, health: healthy, want: "new", every: 1},
 		{name: "tree/sick", parts: []enginePart{tree}, health: sick, want: "old", every: 12},
@@ -438,13 +448,17 @@ func TestEngineModel(t *testing.T) {
 func enumerateEngine(t *testing.T, sc engineScenario, total *engineTally) {
 	w := newEngineWorld(t, sc)
 	begin := time.Now()
+	many := 1999 // one pair in so many
+	if long() {
+		many = 11 * len(sc.parts) * len(sc.parts)
+	}
 	steps, clean := tryEngine(t, sc, w, nil, total)
 	for n := 1; n <= steps; n++ {
 		if n%sc.every == 0 || long() {
 			total.kills++
 			left, _ := tryEngine(t, sc, w, clean, total, fault{n, faultKill})
 			for m := 1; m <= left; m++ {
-				if (7*n+11*m)%1999 == 0 || long() && (n+m)%7 == 0 {
+				if (7*n+11*m)%many == 0 {
 					total.pairs++
 					tryEngine(t, sc, w, clean, total, fault{n, faultKill}, fault{m, faultKill})
 				}
@@ -483,7 +497,7 @@ func (r *engineRun) attempt(faults []fault) (steps int, names []string, err erro
 	may := []string{r.want}
 	for i, f := range faults {
 		d.faults.set(f)
-		if r.failed = f.what == faultError; r.failed {
+		if r.failed = f.what == faultError; r.failed || r.either {
 			may = append(may, "old")
 		}
 		for lives := 0; i < len(faults)-1 && !d.faults.hit; lives++ {
