@@ -115,7 +115,7 @@ func (w *engineWorld) shop(t testing.TB, p enginePart, seq int, policy Policy) *
 		s = placeShop(t, dir, options, absent...)
 	}
 	s.c.Name = p.name
-	s.c.Keep.Repair = release.RepairFull
+	s.c.Keep.Repair = release.RepairChanged
 	return s
 }
 

@@ -28,6 +28,9 @@ type content struct {
 	table   *release.Table   // read when the first blob is fetched
 	// keeps reports whether what is fetched goes to the local copy too.
 	keeps bool
+	// again is set where an earlier Stage of the transaction may have been cut
+	// short.
+	again bool
 	// progress is told how many stored bytes were fetched, of how many.
 	progress func(done, total int64)
 

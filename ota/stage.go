@@ -64,6 +64,7 @@ func (u *Updater) stageAll(ctx context.Context, t *txState, r *release.Release) 
 	if err != nil {
 		return err
 	}
+	c.again, u.fresh = u.fresh != t.ID, ""
 	if err := u.fetchIndexes(ctx, c, r); err != nil {
 		return err
 	}
@@ -234,6 +235,11 @@ func (u *Updater) stageChanged(ctx context.Context, c *content, t *txState, b Ba
 		return err
 	}
 	p.Effect = e
+	if c.again && !t.Back && comp.Keep.Repair == release.RepairChanged {
+		if err := u.keepBrought(ctx, c, b, comp); err != nil {
+			return err
+		}
+	}
 	return u.runScripts(ctx, t, release.AfterStage, p.Name)
 }
 
@@ -250,6 +256,52 @@ func (u *Updater) stageWith(ctx context.Context, c *content, t *txState, b Backe
 		err = fmt.Errorf("its backend answered with the effect %.40q", e)
 	}
 	return cmp.Or(e, Live), err
+}
+
+// keepBrought completes the local copy of what a component brings, after a
+// Stage that was cut short: what the backend has of that one is not brought
+// again, and may have been cut off from the local copy.
+func (u *Updater) keepBrought(ctx context.Context, c *content, b Backend, comp release.Component) error {
+	if _, ok := b.(Lister); !ok {
+		return nil
+	}
+	blobs, err := u.blobsOf(ctx, c, b, comp)
+	if err != nil {
+		return err
+	}
+	running, ok := u.runningBlobs(ctx, b, comp.Name)
+	had := map[release.Blob]bool{}
+	for _, blob := range running {
+		had[blob] = true
+	}
+	for _, blob := range blobs {
+		if !ok || had[blob] {
+			continue
+		}
+		if err := u.keepBlob(ctx, c, blob); err != nil {
+			return fmt.Errorf("cannot keep a local copy: %w", err)
+		}
+	}
+	return nil
+}
+
+// runningBlobs lists what the running release has of a component. It is not ok
+// where that cannot be told.
+func (u *Updater) runningBlobs(ctx context.Context, b Backend, name string) (blobs []release.Blob, ok bool) {
+	if u.rec.Running == nil {
+		return nil, true
+	}
+	for _, p := range u.rec.Running.Parts {
+		if p.Name != name {
+			continue
+		}
+		old, err := u.installedComponent(p)
+		if err == nil {
+			blobs, err = u.blobsOf(ctx, u.local(), b, old)
+		}
+		return blobs, err == nil
+	}
+	return nil, true
 }
 
 // blobsOf lists what a component consists of.

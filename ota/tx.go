@@ -226,7 +226,7 @@ func (u *Updater) begin(ctx context.Context, r *release.Release, t txState) (*Tx
 	if u.rec.Tx != nil {
 		u.rec.Over = append(u.rec.Over, *u.rec.Tx)
 	}
-	u.rec.Tx, u.rel, u.brought, u.silent = &t, r, false, nil
+	u.rec.Tx, u.rel, u.brought, u.silent, u.fresh = &t, r, false, nil, t.ID
 	if err := u.save(); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ type Updater struct {
 	poison   error            // why no verb may run any more
 	armed    bool             // the watchdog
 	retryAt  time.Duration
+	fresh    TxID           // begun in this process, and never staged
 	tried    bool           // a stuck transaction, in this process
 	silent   *time.Duration // uptime since which no backend could tell what runs
 	placed   []string       // names in the state directory that no Sync made durable yet
