@@ -450,7 +450,7 @@ func enumerateEngine(t *testing.T, sc engineScenario, total *engineTally) {
 	begin := time.Now()
 	many := 1999 // one pair in so many
 	if long() {
-		many = 11 * len(sc.parts) * len(sc.parts)
+		many = 41 * len(sc.parts) * len(sc.parts)
 	}
 	steps, clean := tryEngine(t, sc, w, nil, total)
 	for n := 1; n <= steps; n++ {
