@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"strconv"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"github.com/pawl-ota/pawl/micro"
 )
@@ -45,6 +48,9 @@ func (s *Supervisor) call(ctx context.Context, f func(*link) error) error {
 			return err
 		}
 		err = f(c)
+		if broken(err) {
+			c.end() // the reading side need not have noticed yet
+		}
 		if err == nil || c.alive() || ctx.Err() != nil {
 			return explain(err)
 		}
@@ -52,6 +58,16 @@ func (s *Supervisor) call(ctx context.Context, f func(*link) error) error {
 			return fmt.Errorf("%w: %w", micro.ErrSupervisor, err)
 		}
 	}
+}
+
+// broken reports whether err is of the connection, and no answer of systemd's.
+func broken(err error) bool {
+	for _, lost := range []error{unix.EPIPE, unix.ECONNRESET, io.EOF, net.ErrClosed, dbus.ErrClosed} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	return false
 }
 
 // connect returns the connection, which it makes if there is none.
