@@ -1,6 +1,7 @@
 package ota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,10 +136,12 @@ type txScript struct {
 	ScriptRun
 	Undoer release.Blob  `json:"undoer,omitzero"` // the program
 	Limit  time.Duration `json:"limit"`
-	// Undos is how often the undo was begun, and Cuts how often in a row the
-	// script, or the undo, was cut short.
-	Undos int `json:"undos,omitempty"`
-	Cuts  int `json:"cuts,omitempty"`
+	// Undos is how often the undo was begun. Cuts is how often in a row the
+	// script was cut short, also where it was undone in between, and UndoCuts
+	// how often the undo was.
+	Undos    int `json:"undos,omitempty"`
+	Cuts     int `json:"cuts,omitempty"`
+	UndoCuts int `json:"undoCuts,omitempty"`
 }
 
 func (s *txScript) is(of release.Script, component string) bool {
@@ -186,7 +189,7 @@ func (s *txScript) note(ran seam.Ran, err error) {
 
 // noteUndo keeps how an undo ended.
 func (s *txScript) noteUndo(ran seam.Ran, err error) {
-	s.Cuts = 0
+	s.UndoCuts = 0
 	s.Undo, s.UndoWhy = ScriptOK, s.why(ran, err)
 	if s.UndoWhy != "" {
 		s.Undo, s.Output = ScriptFailed, tail(ran.Output, maxOutput)
@@ -257,12 +260,13 @@ func (t *txState) script(s release.Script, component string) int {
 		}
 		return i
 	}
-	limit := time.Duration(s.Limit) * time.Second
-	if limit == 0 {
-		limit = defaultLimit
-	}
-	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At, Outcome: ScriptBegun}, Undoer: s.Undo, Limit: limit})
+	t.Scripts = append(t.Scripts, txScript{ScriptRun: ScriptRun{Name: s.Name, Component: component, At: s.At, Outcome: ScriptBegun}, Undoer: s.Undo, Limit: limitOf(s)})
 	return len(t.Scripts) - 1
+}
+
+// limitOf returns how long a script, and its undo, may take.
+func limitOf(s release.Script) time.Duration {
+	return cmp.Or(time.Duration(s.Limit)*time.Second, defaultLimit)
 }
 
 // runScript runs one script once. That it begins is recorded first: from then
@@ -270,12 +274,12 @@ func (t *txState) script(s release.Script, component string) int {
 // script whose end was lost runs again.
 func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.Script, env ...string) error {
 	s := &t.Scripts[i]
-	if s.cutShort() && s.Cuts >= maxCuts {
+	if s.Outcome != ScriptBegun {
+		s.Cuts = 0
+	}
+	if s.Cuts >= maxCuts {
 		s.Outcome, s.Why = ScriptFailed, fmt.Sprintf("it was cut short %d times", s.Cuts)
 		return &ScriptError{s.ScriptRun}
-	}
-	if !s.cutShort() {
-		s.Cuts = 0
 	}
 	s.Outcome, s.Why, s.Undo, s.UndoWhy = ScriptBegun, "", "", ""
 	s.Tries, s.Cuts = s.Tries+1, s.Cuts+1

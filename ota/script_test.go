@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,7 @@ func TestScriptThatCutsThePower(t *testing.T) {
 		want string
 	}{
 		{release.BeforeStage, 3, "reverted"}, {release.AfterCommit, 3, "committed"}, {release.BeforeCommit, 3, "reverted"},
+		{release.BeforeActivate, 3, "reverted"}, // although it is undone after each of them
 	} {
 		t.Run(string(c.at), func(t *testing.T) {
 			d, _ := scripted(t, 2, otatest.Healthy(), app)
@@ -298,6 +300,16 @@ func TestWatchdogIsLongerThanScripts(t *testing.T) {
 	_, err := u.Begin(t.Context(), list[1])
 	require.ErrorIs(t, err, ota.ErrWatchdog)
 	require.Contains(t, err.Error(), "may take 30s, and the watchdog bites after 30s")
+
+	unsaid := *list[1]
+	unsaid.Scripts = slices.Clone(unsaid.Scripts)
+	for i := range unsaid.Scripts {
+		unsaid.Scripts[i].Limit = 0
+	}
+	unsaid.Components = slices.Clone(unsaid.Components)
+	unsaid.Components[0].Scripts = nil
+	_, err = u.Begin(t.Context(), &unsaid)
+	require.ErrorIs(t, err, ota.ErrWatchdog, "30s is also what a script has that does not say")
 }
 
 // TestStageCancelledInScript leaves the transaction open and blames nobody.

@@ -158,7 +158,7 @@ func (u *Updater) inTime(r *release.Release) error {
 		scripts = append(slices.Clip(scripts), c.Scripts...)
 	}
 	for _, s := range scripts {
-		if limit := time.Duration(s.Limit) * time.Second; limit >= u.opts.WatchdogTimeout {
+		if limit := limitOf(s); limit >= u.opts.WatchdogTimeout {
 			return fmt.Errorf("%w: script %s may take %v, and the watchdog bites after %v", ErrWatchdog, s.Name, limit, u.opts.WatchdogTimeout)
 		}
 	}

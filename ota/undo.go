@@ -33,7 +33,7 @@ func (u *Updater) undoScripts(ctx context.Context, t *txState, fits func(*txScri
 func (u *Updater) undoScript(ctx context.Context, t *txState, s *txScript) error {
 	for try := 0; ; try++ {
 		err := u.undoOnce(ctx, t, s)
-		if err == nil || try == len(retryPauses) || u.poison != nil || s.Cuts >= maxCuts {
+		if err == nil || try == len(retryPauses) || u.poison != nil || s.UndoCuts >= maxCuts {
 			return err
 		}
 		if err := u.host.Sleep(ctx, retryPauses[try]); err != nil {
@@ -44,14 +44,14 @@ func (u *Updater) undoScript(ctx context.Context, t *txState, s *txScript) error
 }
 
 func (u *Updater) undoOnce(ctx context.Context, t *txState, s *txScript) error {
-	if s.Undo == ScriptBegun && s.Cuts >= maxCuts {
-		s.Undo, s.UndoWhy = ScriptFailed, fmt.Sprintf("was cut short %d times", s.Cuts)
+	if s.Undo == ScriptBegun && s.UndoCuts >= maxCuts {
+		s.Undo, s.UndoWhy = ScriptFailed, fmt.Sprintf("was cut short %d times", s.UndoCuts)
 		return &ScriptError{s.ScriptRun}
 	}
 	if s.Undo != ScriptBegun {
-		s.Cuts = 0
+		s.UndoCuts = 0
 	}
-	s.Undo, s.Undos, s.Cuts = ScriptBegun, s.Undos+1, s.Cuts+1
+	s.Undo, s.Undos, s.UndoCuts = ScriptBegun, s.Undos+1, s.UndoCuts+1
 	if err := u.save(); err != nil {
 		return err
 	}
