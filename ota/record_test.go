@@ -1,6 +1,7 @@
 package ota
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -69,4 +70,25 @@ func TestBackoffIsBounded(t *testing.T) {
 		last = d
 	}
 	require.Equal(t, 24*time.Hour, last)
+}
+
+// TestOutputsFitTheJournal counts what is kept of an output as the journal
+// writes it: most of these bytes take six there.
+func TestOutputsFitTheJournal(t *testing.T) {
+	for name, output := range map[string]string{
+		"control": "\x1b\x00\x07", "markup": "<&>", "quoted": "\"\\\n", "separators": "\u2028\u2029", "broken": "a\xff", "plain": "ab cé",
+	} {
+		all := []byte(strings.Repeat(output, maxOutput))
+		for range 3 { // from each byte of a rune on
+			all = all[1:]
+			kept := tail(all, maxOutput)
+			encoded, err := json.Marshal(kept)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(encoded)-len(`""`), maxOutput, name)
+			require.Greater(t, len(encoded), maxOutput-16, "%s: less is kept than there is room for", name)
+			require.True(t, strings.HasSuffix(strings.ToValidUTF8(string(all), "\ufffd"), kept), name)
+		}
+	}
+	require.Equal(t, "short\n", tail([]byte("short\n"), maxOutput))
+	require.Empty(t, tail(nil, maxOutput))
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pawl-ota/pawl/internal/seam"
 	"github.com/pawl-ota/pawl/ota/release"
@@ -405,13 +406,30 @@ func past(runs []ScriptRun) (kept []ScriptRun) {
 	return kept
 }
 
-// tail returns the end of an output, as a text that JSON can hold.
+// tail returns the end of an output, as a text that takes at most so many
+// bytes in the journal.
 func tail(output []byte, most int) string {
 	text := strings.ToValidUTF8(string(output), "�")
-	if over := len(text) - most; over > 0 {
-		text = strings.ToValidUTF8(text[over:], "")
+	begin := len(text)
+	for begin > 0 {
+		r, size := utf8.DecodeLastRuneInString(text[:begin])
+		if most -= inJournal(r, size); most < 0 {
+			break
+		}
+		begin -= size
 	}
-	return text
+	return text[begin:]
+}
+
+// inJournal returns how many bytes JSON takes for a rune.
+func inJournal(r rune, size int) int {
+	switch {
+	case strings.ContainsRune("\"\\\n\r\t", r):
+		return 2
+	case r < ' ' || strings.ContainsRune("<>&\u2028\u2029", r):
+		return 6
+	}
+	return size
 }
 
 func lastLine(output string) string {
