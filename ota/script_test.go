@@ -332,3 +332,29 @@ func TestStageCancelledInScript(t *testing.T) {
 	}
 	require.Equal(t, ota.Committed, update(t, d).State)
 }
+
+// TestWatchdogRestsWhileStaged ends the updater in a script for which the
+// watchdog was armed, and has Resume leave the release staged: from then on
+// nobody feeds.
+func TestWatchdogRestsWhileStaged(t *testing.T) {
+	d, _ := scripted(t, 2, otatest.Healthy(), app)
+	o := d.Options()
+	o.Progress = func(p ota.Progress) {
+		if p.Step == "script" && p.Script.At == release.BeforeActivate && p.Script.Outcome == ota.ScriptBegun {
+			d.At(2, otatest.Kill)
+		}
+	}
+	u, err := ota.Open(d.Context(), o)
+	require.NoError(t, err)
+	_, err = u.Resume(d.Context())
+	require.NoError(t, err)
+	_, err = u.Update(d.Context())
+	require.Error(t, err)
+	require.True(t, d.Up())
+	require.False(t, d.Alive())
+	d.Restart()
+	u = opened(t, d)
+	require.Equal(t, ota.Staged, u.Status().State)
+	d.Wait(time.Hour)
+	require.Zero(t, d.Resets())
+}

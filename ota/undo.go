@@ -110,17 +110,23 @@ func (u *Updater) suspectScripts(t *txState) {
 }
 
 // standDown undoes what the release's before-activate scripts did, for a
-// transaction that stays staged. They run anew with the next Activate.
+// transaction that stays staged. They run anew with the next Activate. Nobody
+// feeds the watchdog until then, which a process that ended in one had armed.
 func (u *Updater) standDown(ctx context.Context, t *txState) error {
 	fits := at(release.BeforeActivate, "")
-	if !slices.ContainsFunc(t.Scripts, func(s txScript) bool { return fits(&s) && (s.Outcome == ScriptOK || s.ran()) }) {
+	if !slices.ContainsFunc(t.Scripts, func(s txScript) bool { return fits(&s) && (s.Outcome == ScriptOK || s.cutShort() || s.ran()) }) {
 		return nil
 	}
+	u.takeOver()
 	if err := u.undoScripts(context.WithoutCancel(ctx), t, fits); err != nil {
 		return err
 	}
 	t.Scripts = slices.DeleteFunc(t.Scripts, func(s txScript) bool { return fits(&s) && s.Outcome == ScriptOK })
-	return u.save()
+	if err := u.save(); err != nil {
+		return err
+	}
+	u.disarm()
+	return nil
 }
 
 // runAfter runs the scripts of a point from which nothing can be kept any
