@@ -224,6 +224,37 @@ func TestScriptThatCutsThePower(t *testing.T) {
 	}
 }
 
+// TestUndoThatCutsThePower ends every boot in the undo of one script. The
+// device comes up all the same, and says why it is stuck.
+func TestUndoThatCutsThePower(t *testing.T) {
+	d, _ := scripted(t, 2, otatest.Sick(), app)
+	cuts := 0
+	for range 20 {
+		if !d.Up() {
+			d.Boot()
+		}
+		o := d.Options()
+		o.Progress = func(p ota.Progress) {
+			if p.Step == "undo" && p.Script.At == release.BeforeStage && p.Script.Component == "" && p.Script.Undo == ota.ScriptOK {
+				cuts++
+				d.At(1, otatest.PowerCut) // before that it ended is recorded
+			}
+		}
+		u, err := ota.Open(d.Context(), o)
+		require.NoError(t, err)
+		if _, err = u.Resume(d.Context()); err == nil {
+			_, err = u.Update(d.Context())
+		}
+		if d.Up() {
+			require.ErrorIs(t, err, ota.ErrStuck)
+			require.Contains(t, err.Error(), "its undo failed was cut short 3 times")
+			require.Equal(t, 3, cuts)
+			return
+		}
+	}
+	t.Fatal("the undo cuts the power for ever")
+}
+
 // TestUndoFails leaves everything else as it was, says so, and ends when the
 // undo succeeds.
 func TestUndoFails(t *testing.T) {
