@@ -8,6 +8,8 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 	"github.com/theupdateframework/go-tuf/v2/metadata/trustedmetadata"
+
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // adopt fits the stored state to the roots that a lookup verified, oldest first.
@@ -22,14 +24,18 @@ func (t *trust) adopt(roots []root, anchored func(root) bool) error {
 	if newest.Signed.Version < m.Root {
 		return fmt.Errorf("%w: root version %d, %d was seen", ErrRollback, newest.Signed.Version, m.Root)
 	}
-	m.Root = newest.Signed.Version
 	t.Roots = nil
 	for _, r := range roots {
-		if !slices.Contains(m.Lineage, r.digest) {
+		if r.meta.Signed.Version >= m.Root && !slices.Contains(m.Lineage, r.digest) {
 			m.Lineage = append(m.Lineage, r.digest)
 		}
 		t.Roots = append(t.Roots, r.data)
 	}
+	m.Root = newest.Signed.Version
+	// The pinned root stands last, where trim leaves it: whatever a mirror
+	// hides, a lookup begins with it.
+	pinned := roots[0].digest
+	m.Lineage = append(slices.DeleteFunc(m.Lineage, func(d release.Digest) bool { return d == pinned }), pinned)
 	t.recover(newest)
 	return nil
 }

@@ -62,7 +62,7 @@ type Limits struct {
 	Snapshot  int64 // bytes; 512 KiB
 	Targets   int64 // bytes of one file of targets, delegated ones too; 4 MiB
 	Target    int64 // bytes of a file that [Source.Read] reads; 16 MiB
-	Rotations int64 // root versions taken in one lookup; 256
+	Rotations int64 // root versions not seen before that one lookup takes; 256
 	Roles     int   // delegated roles visited for one target; 32
 }
 

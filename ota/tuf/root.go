@@ -116,9 +116,11 @@ func (c *chain) add(data []byte) error {
 }
 
 // extend brings the roots after the newest one, until the repository has no more
-// (TUF specification, section 5.3).
-func (c *chain) extend(f *roleFetcher) error {
-	for range f.s.o.Limits.Rotations {
+// (TUF specification, section 5.3). Those up to the version seen are not counted:
+// a device that lost them gets no further without.
+func (c *chain) extend(f *roleFetcher, seen int64) error {
+	from := max(seen, c.newest().Signed.Version)
+	for c.newest().Signed.Version-from < f.s.o.Limits.Rotations {
 		next := c.newest().Signed.Version + 1
 		data, err := f.DownloadFile(fmt.Sprintf("%s%d.root.json", rolesURL, next), f.s.o.Limits.Root, 0)
 		if status, ok := errors.AsType[*metadata.ErrDownloadHTTP](err); ok && status.StatusCode == statusNotFound {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
@@ -349,4 +350,49 @@ func TestIssuedOfNoSense(t *testing.T) {
 		_, err := latest(t, o)
 		require.NoError(t, err)
 	}
+}
+
+// TestManyRotations: a device whose copy of the roots was damaged gets all of them
+// again, however few it takes in one lookup; and a mirror that hides all that the
+// device remembers in particular does not make it forget.
+func TestManyRotations(t *testing.T) {
+	m := newMaker(t)
+	m.add(newRelease(1))
+	m.publish()
+	hidden := m.copyDir()
+	for range 40 {
+		m.rotate(func() {})
+	}
+	m.add(newRelease(2))
+	m.publish()
+	o := m.options(m.dir)
+	_, err := latest(t, o)
+	require.NoError(t, err)
+	damaged, few := m.options(hidden), m.options(m.dir)
+	for _, dir := range []string{damaged.Dir, few.Dir} {
+		require.NoError(t, os.CopyFS(dir, os.DirFS(o.Dir)))
+		require.NoError(t, os.Remove(filepath.Join(dir, "trust")))
+	}
+	marks := fileText(t, filepath.Join(o.Dir, "marks"))
+	for range 3 {
+		_, err = latest(t, o)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, marks, fileText(t, filepath.Join(o.Dir, "marks")), "nothing new is written")
+
+	for range 2 {
+		_, err = latest(t, damaged)
+		assert.ErrorIs(t, err, tuf.ErrRollback)
+	}
+	few.Limits.Rotations = 4
+	seq, err := latest(t, few)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, seq)
+}
+
+func fileText(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(data)
 }

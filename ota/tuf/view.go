@@ -73,7 +73,7 @@ func (v *view) rotate() (err error) {
 	if v.chain, err = v.s.anchor.chain(stored); err != nil {
 		return err
 	}
-	refused := v.chain.extend(v.roles)
+	refused := v.chain.extend(v.roles, v.trust.Marks.Root)
 	if err := v.trust.adopt(v.chain.roots, signedBy(stored)); err != nil {
 		return err
 	}
