@@ -91,7 +91,7 @@ func TestModelDamage(t *testing.T) {
 				w := newWorld(t, sc)
 				last := try(t, sc, w, w.device, &total)
 				for n := 1; n <= last; n++ {
-					if full() || !testing.Short() && n%3 == i || n%12 == i {
+					if full() || !testing.Short() && !sc.scripts && n%3 == i || n%12 == i {
 						try(t, sc, w, w.device, &total, fault{n, otatest.PowerCut})
 					}
 				}
@@ -124,13 +124,16 @@ func enumerate(t *testing.T, sc scenario, total *tally) {
 
 // tried says whether a fault of the kind i is put on step n: every power cut,
 // and every fault in scenarios of one part whose boot loader refuses nothing;
-// else the other kinds take turns.
+// else the other kinds take turns. Scenarios with scripts have many steps, of
+// which one in six, or in twelve, has a fault.
 func tried(sc scenario, n, i int) bool {
 	switch {
 	case full():
 		return true
 	case testing.Short():
 		return n%3 == i
+	case sc.scripts:
+		return n%(3+3*len(sc.parts)) == i
 	default:
 		return i == 0 || len(sc.parts) == 1 && sc.refuse == 0 || n%5 == i
 	}
@@ -156,8 +159,8 @@ func pairs(t *testing.T, sc scenario, w *world, first fault, left int, total *ta
 }
 
 // paired says whether a fault of the kind i on step m follows the first: every
-// power cut a power cut in the full model, and in scenarios of one part whose
-// boot loader refuses nothing; else one pair in many, which follows from the
+// power cut a power cut in the full model, and in scenarios of one part without
+// scripts whose boot loader refuses nothing; else one pair in many, which follows from the
 // numbers alone.
 func paired(sc scenario, first fault, m, i int) bool {
 	many := 199
@@ -166,6 +169,8 @@ func paired(sc scenario, first fault, m, i int) bool {
 		power := first.what == otatest.PowerCut && i == 0
 		return power || (first.n+m+i)%3 == 0
 	case testing.Short():
+	case sc.scripts:
+		many = 997
 	case len(sc.parts) == 1 && sc.refuse == 0:
 		if first.what == otatest.PowerCut && i == 0 {
 			return true
