@@ -90,9 +90,6 @@ func (c *command) printKey(public string) {
 }
 
 func (c *command) key() error {
-	if err := c.args(0, "key takes flags only"); err != nil {
-		return err
-	}
 	_, path, err := c.keyDir(true).New(publish.Role(c.role), c.encrypt || c.secret != "")
 	if err == nil {
 		c.printKey(path)
@@ -101,9 +98,6 @@ func (c *command) key() error {
 }
 
 func (c *command) rotate() error {
-	if err := c.args(0, "rotate takes flags only"); err != nil {
-		return err
-	}
 	roles := strings.Split(c.role, ",")
 	if len(roles) > 1 && (c.remove != "" || c.add != "") {
 		return fmt.Errorf("%w: -remove and -add are for one role at a time", errUsage)

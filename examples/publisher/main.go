@@ -140,6 +140,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return exitUsage // the flags have said why
 	}
 	err := c.required(args[0], verb.flags)
+	if err == nil && args[0] != "release" && args[0] != "sign" {
+		err = c.args(0, args[0]+" takes flags only") // those after an argument would not be read
+	}
 	if err == nil {
 		err = verb.run(c)
 	}

@@ -141,6 +141,12 @@ func TestUsage(t *testing.T) {
 		{"release", "-repo", s.repo, "-keys", s.keys, "a", "b"},
 		{"release", "-repo", s.repo, "-keys", s.keys, filepath.Join(s.dir, "none.yaml")},
 		{"list", "-keys", s.keys},
+		{"drop", "-repo", s.repo, "-keys", s.keys, "-seq", "1", "x", "-variant", "arm"},
+		{"retry", "-repo", s.repo, "-keys", s.keys, "-seq", "1", "x"},
+		{"renew", "-repo", s.repo, "-keys", s.keys, "x"},
+		{"delegate", "-repo", s.repo, "-keys", s.keys, "-name", "a", "-variant", "b", "c"},
+		{"revoke", "-repo", s.repo, "-keys", s.keys, "-name", "a", "x"},
+		{"cancel", "-repo", s.repo, "x"}, {"status", "-repo", s.repo, "x"},
 		{"verify", "-repo", s.repo, "-root", filepath.Join(s.dir, "none")},
 	} {
 		r := call(t, args...)

@@ -17,9 +17,6 @@ import (
 )
 
 func (c *command) init() error {
-	if err := c.args(0, "init takes flags only"); err != nil {
-		return err
-	}
 	if err := c.vacant(); err != nil {
 		return err
 	}
@@ -94,9 +91,6 @@ func (c *command) release() error {
 }
 
 func (c *command) refresh() error {
-	if err := c.args(0, "refresh takes flags only"); err != nil {
-		return err
-	}
 	r, err := c.open(nil)
 	if err != nil {
 		return err
@@ -133,9 +127,6 @@ func dueHelp(role publish.Role) string {
 }
 
 func (c *command) list() error {
-	if err := c.args(0, "list takes flags only"); err != nil {
-		return err
-	}
 	r, err := publish.Open(publish.Options{Dir: c.repo})
 	if err != nil {
 		return err
@@ -170,9 +161,6 @@ func (c *command) list() error {
 }
 
 func (c *command) verify() error {
-	if err := c.args(0, "verify takes flags only"); err != nil {
-		return err
-	}
 	var root []byte
 	if c.root != "" {
 		var err error

@@ -183,6 +183,7 @@ func TestSignLies(t *testing.T) {
 	require.Error(t, err)
 
 	require.NoError(t, o.Cancel(t.Context()))
+	require.ErrorIs(t, o.Cancel(t.Context()), os.ErrNotExist, "nothing waits any more")
 	s, err := o.Status()
 	require.NoError(t, err)
 	require.Nil(t, s.Waiting)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -319,7 +320,8 @@ func (d *draft) signatures() *[]metadata.Signature {
 }
 
 // Cancel drops the change that waits for signatures. One that was cut while it
-// was published is not undone: what of it is published stays.
+// was published is not undone: what of it is published stays. Where nothing waits
+// the error is [fs.ErrNotExist].
 func (r *Repository) Cancel(ctx context.Context) error {
 	unlock, err := r.disk.lock()
 	if err != nil {
@@ -328,6 +330,9 @@ func (r *Repository) Cancel(ctx context.Context) error {
 	defer unlock()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if _, err := os.Stat(r.disk.path(waitingName)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot drop the change: nothing waits for signatures: %w", fs.ErrNotExist)
 	}
 	return r.disk.remove(waitingName)
 }
