@@ -100,7 +100,10 @@ func (s ScriptRun) well() bool {
 
 // ScriptError says which script kept a transaction from going on, and how. It
 // is an ErrScript, ErrLater or ErrRefused.
-type ScriptError struct{ ScriptRun }
+type ScriptError struct {
+	ScriptRun
+	said bool // it ran to an end of its own, or over its limit
+}
 
 // Error returns the script, its end, and the last line that it wrote.
 func (e *ScriptError) Error() string { return e.String() }
@@ -179,6 +182,8 @@ func (s *txScript) note(ran seam.Ran, err error) {
 	switch {
 	case s.Why == "":
 		s.Outcome, s.Output = ScriptOK, tail(ran.Output, maxOutputOK)
+	case err != nil || ran.TimedOut:
+		s.Outcome = ScriptFailed
 	case ran.Exit == ExitRefuse:
 		s.Outcome = ScriptRefused
 	case ran.Exit == ExitLater && s.mayWait():
@@ -280,7 +285,7 @@ func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.S
 	}
 	if s.Cuts >= maxCuts {
 		s.Outcome, s.Why = ScriptFailed, fmt.Sprintf("it was cut short %d times", s.Cuts)
-		return &ScriptError{s.ScriptRun}
+		return &ScriptError{ScriptRun: s.ScriptRun}
 	}
 	s.Outcome, s.Why, s.Undo, s.UndoWhy = ScriptBegun, "", "", ""
 	s.Tries, s.Cuts = s.Tries+1, s.Cuts+1
@@ -295,7 +300,7 @@ func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.S
 	}
 	s.note(ran, err)
 	u.kick()
-	failed := u.reportScript("script", s, s.Outcome)
+	failed := u.reportScript("script", s, s.Outcome, err == nil)
 	if s.Outcome != ScriptOK {
 		return errors.Join(failed, u.save()) // it may be the last that is heard of it for long
 	}
@@ -303,11 +308,12 @@ func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.S
 }
 
 // reportScript tells of the end of a script, or of an undo, and returns a
-// *ScriptError where that was no success.
-func (u *Updater) reportScript(step string, s *txScript, end ScriptOutcome) error {
+// *ScriptError where that was no success. said is whether the script itself
+// was what ended.
+func (u *Updater) reportScript(step string, s *txScript, end ScriptOutcome, said bool) error {
 	p := Progress{Step: step, Component: s.Component, Script: s.ScriptRun}
 	if end != ScriptOK {
-		p.Err = &ScriptError{s.ScriptRun}
+		p.Err = &ScriptError{s.ScriptRun, said}
 	}
 	u.report(p)
 	return p.Err
@@ -379,7 +385,7 @@ func blameFor(err error) blame {
 	switch {
 	case errors.Is(err, ErrRefused):
 		return blameRelease
-	case errors.As(err, &s) && s.At == release.BeforeCommit:
+	case errors.As(err, &s) && s.At == release.BeforeCommit && s.said:
 		return blameRelease
 	default:
 		return blameCut

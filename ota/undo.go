@@ -46,7 +46,7 @@ func (u *Updater) undoScript(ctx context.Context, t *txState, s *txScript) error
 func (u *Updater) undoOnce(ctx context.Context, t *txState, s *txScript) error {
 	if s.Undo == ScriptBegun && s.UndoCuts >= maxCuts {
 		s.Undo, s.UndoWhy = ScriptFailed, fmt.Sprintf("was cut short %d times", s.UndoCuts)
-		return &ScriptError{s.ScriptRun}
+		return &ScriptError{ScriptRun: s.ScriptRun}
 	}
 	if s.Undo != ScriptBegun {
 		s.UndoCuts = 0
@@ -58,7 +58,7 @@ func (u *Updater) undoOnce(ctx context.Context, t *txState, s *txScript) error {
 	ran, err := u.execute(ctx, t, s, s.Undoer, u.scriptEnv(t, s))
 	s.noteUndo(ran, err)
 	u.kick()
-	return u.reportScript("undo", s, s.Undo)
+	return u.reportScript("undo", s, s.Undo, true)
 }
 
 // The groups in which scripts are undone, between the components.
