@@ -68,6 +68,12 @@ func (s *switcher) tryLeave(ch *entryChange) error {
 	err := s.between(ch, func(dir *os.File, base string, spool *os.File) error {
 		return s.batch.Replace(dir, base, spool, full)
 	})
+	if err == nil { // no file system should, and then the folder goes back
+		err = s.between(ch, func(dir *os.File, base string, spool *os.File) error {
+			return s.batch.Replace(spool, full, dir, base)
+		})
+		return errors.Join(fmt.Errorf("%w: a folder that is not empty was renamed over", ErrNoExchange), err)
+	}
 	if isErrno(err, unix.EXDEV, unix.EBUSY) {
 		err = fmt.Errorf("%w: a mount point, or a folder of a lower layer of an overlay: %w", ErrNoExchange, err)
 	} else if isErrno(err, unix.ENOTEMPTY, unix.EEXIST) {
