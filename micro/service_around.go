@@ -265,6 +265,8 @@ func (s *services) bring(ctx context.Context, m *serviceMark) error {
 	switch h := m.handling(); {
 	case h == AfterRestart && (state.Running || state.Starting):
 		return s.do(ctx, Restart, m.Name)
+	case h == AfterRestart && m.Was && !m.Done && !state.alive():
+		return s.do(ctx, Start, m.Name) // a restart that was cut short had only stopped it
 	case h == AfterReload && state.Running:
 		return s.do(ctx, Reload, m.Name)
 	case m.own() && !state.Running && !state.Queued && !finished:

@@ -334,6 +334,28 @@ func TestRestartsOfTheOldOne(t *testing.T) {
 	}
 }
 
+// TestRestartCutInTheMiddle: a supervisor that restarts by a stop and a start
+// has done the first when the power of this process goes.
+func TestRestartCutInTheMiddle(t *testing.T) {
+	sc := newServiceScene(t, Tree)
+	sc.must("stage", "t2", sc.s2)
+	restarted := ""
+	sc.sup.tick = func(call string) error {
+		if name, ok := strings.CutPrefix(call, "restart "); ok {
+			restarted = name
+			sc.sup.unit(name).running = false
+			return errCut
+		}
+		return nil
+	}
+	require.Error(t, sc.verb("activate", "t2", sc.s2))
+	require.NotEmpty(t, restarted)
+	sc.restart()
+	sc.must("activate", "t2", sc.s2)
+	sc.isNew(restarted + " stayed down")
+	require.NoError(t, sc.f.CheckServices(t.Context()))
+}
+
 // TestFinishedServices: what runs to its end does so once per update.
 func TestFinishedServices(t *testing.T) {
 	sc := newServiceScene(t, Tree)
