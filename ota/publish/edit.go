@@ -279,6 +279,9 @@ func (r *Repository) prepare(t *trusted, e *edit, now time.Time) ([]sealed, erro
 func (r *Repository) prepareOnline(t *trusted, e *edit, roots []*rootMeta, now time.Time) (files []sealed, err error) {
 	stamp := quorums(roots, Timestamp)
 	snap := quorums(roots, Snapshot)
+	if err := checkClock(t, roots, allMet(stamp, t.Timestamp), now); err != nil {
+		return nil, err
+	}
 	snapshot := slices.Contains(e.fresh, Snapshot) || !allMet(snap, t.Snapshot)
 	for _, d := range e.drafts {
 		if d.root != nil || d.applied(t) {
@@ -316,6 +319,27 @@ func (r *Repository) prepareOnline(t *trusted, e *edit, roots []*rootMeta, now t
 	file, _, err := sealSigned(m, Timestamp, m.Signed.Version, r.opts.Keys, stamp)
 	file.name = timestampName
 	return append(files, file), err
+}
+
+// ErrClock is returned where the clock of this machine cannot be right: nothing
+// was signed. Devices take the time of a timestamp for sure: one of years ahead
+// would have them refuse everything that is signed later, until the timestamp's
+// keys are rotated.
+var ErrClock = errors.New("the clock of this machine is wrong")
+
+// checkClock holds now against what is signed already. same is whether the keys
+// of the timestamp stay; where they are replaced, devices forget its time.
+func checkClock(t *trusted, roots []*rootMeta, same bool, now time.Time) error {
+	newest := roots[len(roots)-1]
+	if now.After(newest.Signed.Expires) {
+		return fmt.Errorf("%w: it says %s, and root expires on %s; if it is right, sign root anew first", ErrClock, now.Format(time.DateTime), newest.Signed.Expires.Format(time.DateTime))
+	}
+	text, _ := t.Timestamp.Signed.UnrecognizedFields["issued"].(string)
+	issued, err := time.Parse(time.RFC3339, text)
+	if err == nil && same && now.Before(issued.Add(-24*time.Hour)) {
+		return fmt.Errorf("%w: it says %s, and the last timestamp was made on %s; if that was wrong, rotate the timestamp's keys", ErrClock, now.Format(time.DateTime), issued.Format(time.DateTime))
+	}
+	return nil
 }
 
 // sealSigned signs meta anew and returns its file.
