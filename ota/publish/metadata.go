@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -253,11 +254,29 @@ type sealed struct {
 	data []byte
 }
 
+// longest is what a device takes of a metadata file, in bytes, where its limits
+// are those that package tuf sets by itself.
+func longest(name string) int {
+	switch {
+	case name == timestampName:
+		return 16 << 10
+	case strings.HasSuffix(name, "."+string(Root)+".json"):
+		return 128 << 10
+	case strings.HasSuffix(name, "."+string(Snapshot)+".json"):
+		return 512 << 10
+	default:
+		return 4 << 20
+	}
+}
+
 // seal returns the file of meta, and what the file above says about it.
 func seal[T metadata.Roles](meta *metadata.Metadata[T], name string, version int64) (sealed, *metadata.MetaFiles, error) {
 	data, err := meta.ToBytes(false)
 	if err != nil {
 		return sealed{}, nil, err
+	}
+	if most := longest(name); len(data) > most {
+		return sealed{}, nil, fmt.Errorf("%s would have %d bytes, and devices take at most %d: drop releases that nobody needs", name, len(data), most)
 	}
 	d := release.Sum(data)
 	return sealed{name, data}, &metadata.MetaFiles{Version: version, Length: int64(len(data)), Hashes: metadata.Hashes{"sha256": d[:]}}, nil
