@@ -295,6 +295,12 @@ func TestFloors(t *testing.T) {
 	_, err = u.Rollback(d.Context(), 9)
 	require.ErrorIs(t, err, ota.ErrNothingKept)
 	require.Equal(t, uint64(3), u.Status().Running.Seq)
+	d.Cut(otatest.PowerCut)
+	d.Boot()
+	u = opened(t, d)
+	require.Equal(t, uint64(3), u.Status().DataFloor, "the floor did not last")
+	_, err = u.Rollback(d.Context(), 0)
+	require.ErrorIs(t, err, ota.ErrFloor)
 }
 
 // A rollback to the kept release needs no network, passes a trial, and holds

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"io"
 	"io/fs"
 	"math/rand"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -328,6 +331,67 @@ func TestProxy(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "from the proxy", string(got))
 	require.Equal(t, "http://updates.invalid/pack", asked.Load())
+
+	other := serve(t, noRanges([]byte("from the other")))
+	through.Store(&other)
+	got, err = get(c, fetch.Request{URL: "http://updates.invalid/pack", Length: -1})
+	require.NoError(t, err)
+	require.Equal(t, "from the other", string(got))
+	through.Store(nil)
+	got, err = get(c, fetch.Request{URL: direct, Length: -1})
+	require.NoError(t, err)
+	require.Equal(t, "direct", string(got))
+
+	nobody := "http://camera:geheim@" + strings.TrimPrefix(closedServer(t), "http://")
+	through.Store(&nobody)
+	for _, scheme := range []string{"http", "https"} {
+		_, err = get(c, fetch.Request{URL: scheme + "://updates.invalid/pack", Length: -1})
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "geheim")
+	}
+}
+
+// closedServer returns the address of a server that is gone.
+func closedServer(t *testing.T) string {
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	return s.URL
+}
+
+// TestProxyTunnel reaches an HTTPS server through a proxy, end to end: the
+// proxy sees a name and a port, and the password that is meant for it.
+func TestProxyTunnel(t *testing.T) {
+	server := httptest.NewTLSServer(noRanges([]byte("sealed")))
+	t.Cleanup(server.Close)
+	var told atomic.Value
+	proxy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		told.Store(r.Method + " " + r.Host + " " + r.Header.Get("Proxy-Authorization"))
+		there, err := net.Dial("tcp", r.Host)
+		if err != nil {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		defer there.Close()
+		w.WriteHeader(http.StatusOK)
+		here, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer here.Close()
+		go func() { _, _ = io.Copy(there, buffered) }()
+		_, _ = io.Copy(here, there)
+	})
+	o := quick()
+	o.Proxy = func(*http.Request) (*urlURL, error) {
+		return parseURL(strings.Replace(proxy, "http://", "http://camera:geheim@", 1))
+	}
+	o.RootCAs = x509.NewCertPool()
+	o.RootCAs.AddCert(server.Certificate())
+	got, err := get(client(t, o), fetch.Request{URL: server.URL, Length: -1})
+	require.NoError(t, err)
+	require.Equal(t, "sealed", string(got))
+	require.Equal(t, "CONNECT "+strings.TrimPrefix(server.URL, "https://")+" Basic "+
+		base64.StdEncoding.EncodeToString([]byte("camera:geheim")), told.Load())
 }
 
 func TestOptionsNameTheField(t *testing.T) {
