@@ -24,8 +24,9 @@ func TestExpiredRepository(t *testing.T) {
 	f := newField(t, t.TempDir())
 	keys, err := publish.KeyDir{Path: f.m.keys}.Load(publish.Roles()...)
 	require.NoError(t, err)
-	past := func() time.Time { return time.Now().Add(-400 * 24 * time.Hour) }
-	repo, err := publish.Open(publish.Options{Dir: f.m.repo, Keys: keys, Now: past})
+	past := func() time.Time { return time.Now().Add(-23 * time.Hour) }
+	short := publish.Lifetimes{Timestamp: time.Hour}
+	repo, err := publish.Open(publish.Options{Dir: f.m.repo, Keys: keys, Now: past, Lifetimes: short})
 	require.NoError(t, err)
 	_, err = repo.Refresh(t.Context())
 	require.NoError(t, err)

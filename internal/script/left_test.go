@@ -189,6 +189,7 @@ func TestEndStopsWithItsContext(t *testing.T) {
 	p := program(t, "")
 	cmd := exec.Command("/bin/sh", "-c", "trap '' TERM; echo; while :; do read a </dev/null; sleep 0.05; done")
 	cmd.Env = p.Env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as programs are; the tests' own may be of an outer pid namespace
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
