@@ -18,7 +18,8 @@ import (
 // one is taken back, and seq has to be 0.
 //
 // It returns ErrNothingKept when there is no such release, ErrFloor when it is
-// below a floor, and otherwise what Update returns.
+// below a floor, ErrWatchdog when one of its scripts may outlast the watchdog, and
+// otherwise what Update returns.
 func (u *Updater) Rollback(ctx context.Context, seq uint64) (Result, error) {
 	leave, err := u.enter()
 	if err != nil {
@@ -41,6 +42,9 @@ func (u *Updater) Rollback(ctx context.Context, seq uint64) (Result, error) {
 	r, err := u.compose(k)
 	if err != nil {
 		return u.outcome(), fmt.Errorf("cannot go back to %s: %w: %w", k.Installed, ErrNotLocal, err)
+	}
+	if err := u.inTime(r); err != nil {
+		return u.outcome(), fmt.Errorf("cannot go back to %s: %w", k.Installed, err)
 	}
 	for _, c := range r.Components {
 		if _, err := u.backend(c.Name); err != nil {

@@ -320,17 +320,31 @@ func TestScriptsAreHereForTheWayBack(t *testing.T) {
 	}
 }
 
+// TestWatchdogOnTheWayBack refuses a way back whose scripts the watchdog would
+// bite in, before anything began.
+func TestWatchdogOnTheWayBack(t *testing.T) {
+	d, _ := scripted(t, 2, otatest.Healthy(), app)
+	require.Equal(t, ota.Committed, update(t, d).State)
+	u := opened(t, d, func(o *ota.Options) {
+		o.WatchdogTimeout = 34 * time.Second
+		o.Trial.Interval = time.Second
+	})
+	_, err := u.Rollback(t.Context(), 0)
+	require.ErrorIs(t, err, ota.ErrWatchdog)
+	require.Equal(t, ota.Idle, u.Status().State)
+}
+
 // TestWatchdogIsLongerThanScripts refuses a release whose scripts it would
 // bite in, before anything began.
 func TestWatchdogIsLongerThanScripts(t *testing.T) {
 	d, list := scripted(t, 2, otatest.Healthy(), app)
 	u := opened(t, d, func(o *ota.Options) {
-		o.WatchdogTimeout = 30 * time.Second
+		o.WatchdogTimeout = 34 * time.Second // less than 30 s and the grace
 		o.Trial.Interval = time.Second
 	})
 	_, err := u.Begin(t.Context(), list[1])
 	require.ErrorIs(t, err, ota.ErrWatchdog)
-	require.Contains(t, err.Error(), "may take 30s, and the watchdog bites after 30s")
+	require.Contains(t, err.Error(), "may take 30s, and 5s to end; the watchdog bites after 34s")
 
 	unsaid := *list[1]
 	unsaid.Scripts = slices.Clone(unsaid.Scripts)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pawl-ota/pawl/internal/script"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -158,8 +159,8 @@ func (u *Updater) inTime(r *release.Release) error {
 		scripts = append(slices.Clip(scripts), c.Scripts...)
 	}
 	for _, s := range scripts {
-		if limit := limitOf(s); limit >= u.opts.WatchdogTimeout {
-			return fmt.Errorf("%w: script %s may take %v, and the watchdog bites after %v", ErrWatchdog, s.Name, limit, u.opts.WatchdogTimeout)
+		if limit := limitOf(s); limit+script.Grace > u.opts.WatchdogTimeout {
+			return fmt.Errorf("%w: script %s may take %v, and %v to end; the watchdog bites after %v", ErrWatchdog, s.Name, limit, script.Grace, u.opts.WatchdogTimeout)
 		}
 	}
 	return nil

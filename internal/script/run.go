@@ -15,6 +15,10 @@ import (
 	"github.com/pawl-ota/pawl/internal/seam"
 )
 
+// Grace is how long a program has from SIGTERM, when its time is over, to
+// SIGKILL.
+const Grace = 5 * time.Second
+
 // patience is how long processes that are to end get.
 type patience struct {
 	grace time.Duration // from SIGTERM to SIGKILL
@@ -22,7 +26,7 @@ type patience struct {
 }
 
 // usual is what a device gets; tests take less.
-func usual() patience { return patience{grace: 5 * time.Second, kill: 10 * time.Second} }
+func usual() patience { return patience{grace: Grace, kill: 10 * time.Second} }
 
 // Run runs a program to its end, as [seam.Host] says. After a time-out or the
 // end of ctx all of its processes are told to stop and have 5 seconds for it,
