@@ -34,10 +34,17 @@ type record struct {
 	// Over are stuck transactions that Tx was begun over, oldest first.
 	Over    []txState `json:"over,omitempty"`
 	Held    []Held    `json:"held,omitempty"`
-	History []Result  `json:"history,omitempty"` // newest last
+	History ended     `json:"history,omitempty"`
 	// Owed is set while something of ended transactions may still lie about.
 	Owed bool `json:"owed,omitempty"`
 }
+
+// ended is how transactions ended, the newest last. A later program may have
+// written fields that this one does not know: nothing is decided by them, so
+// they are left out, where elsewhere in the journal they are refused.
+type ended []Result
+
+func (e *ended) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, (*[]Result)(e)) }
 
 // running is a release that was committed here, with all components that were
 // in effect then. A component that a later release does not list stays.

@@ -32,6 +32,15 @@ func TestLoadRefusesWhatItDoesNotKnow(t *testing.T) {
 	require.Equal(t, &record{}, rec)
 }
 
+// TestLoadTakesALaterHistory goes back to a program that does not know all that
+// the one before it noted of the past.
+func TestLoadTakesALaterHistory(t *testing.T) {
+	rec, err := load([]byte(`{"history":[{"tx":"a","state":"committed","mood":{"good":true}}]}`))
+	require.NoError(t, err)
+	require.Len(t, rec.History, 1)
+	require.Equal(t, Committed, rec.History[0].State)
+}
+
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(`{"tx":{"id":"a","state":"trial","parts":[]}}`))
 	f.Fuzz(func(_ *testing.T, body []byte) { _, _ = load(body) })
