@@ -101,6 +101,7 @@ type Trial struct {
 }
 
 func init() {
+	seam.Machine = machine{}
 	seam.Set = func(options any, host seam.Host, dir seam.Dir) {
 		o := options.(*Options)
 		o.host, o.dir = host, dir

@@ -114,7 +114,23 @@ type File interface {
 // and another state folder. Package ota fills it in.
 var Set func(options any, host Host, dir Dir)
 
+// Machine is the real machine, for a Host that differs from it in a part.
+// Package ota fills it in.
+var Machine Host
+
 // Step, when a test set it, stands between ota/durable and every call of it
 // that changes what a power cut leaves behind: it sees them in order, and may
 // leave one out or fail it.
 var Step atomic.Pointer[func(op, path string, call func() error) error]
+
+// Ident is what the kernel says an inode is known by: its number, when it was
+// made, and when it was last changed, in nanoseconds since 1970.
+type Ident struct {
+	Ino          uint64
+	Birth, Ctime int64
+}
+
+// Inode, when a test set it, stands between package micro and the kernel: it may
+// say that an inode is another one. A disk that is laid out anew after a
+// simulated power cut has other inodes than it had.
+var Inode atomic.Pointer[func(*Ident)]

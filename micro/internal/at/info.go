@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/internal/seam"
 )
 
 // ID tells one inode from every other that is or was on its file system.
@@ -99,6 +101,11 @@ func stat(fd int, base, name string) (Info, error) {
 	}
 	if sx.Mask&unix.STATX_BTIME != 0 {
 		info.Birth = sx.Btime.Sec*1e9 + int64(sx.Btime.Nsec)
+	}
+	if h := seam.Inode.Load(); h != nil {
+		id := seam.Ident{Ino: info.Ino, Birth: info.Birth, Ctime: info.Ctime}
+		(*h)(&id)
+		info.Ino, info.Birth, info.Ctime = id.Ino, id.Birth, id.Ctime
 	}
 	return info, nil
 }
