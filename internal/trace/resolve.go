@@ -25,11 +25,10 @@ type found struct {
 // counts reports whether a change of it is a change of a file system. What is
 // not there yet will be in its folder.
 func counts(p found) bool {
-	switch {
-	case strings.HasPrefix(p.path, "/proc/"), strings.HasPrefix(p.path, "/sys/"), strings.HasPrefix(p.path, "/memfd:"):
-		return false
-	case p.kind == unix.S_IFIFO, p.kind == unix.S_IFCHR, p.kind == unix.S_IFSOCK:
-		return strings.HasPrefix(p.path, "/") && !strings.HasPrefix(p.path, "/dev/") // its name may be changed
+	for _, not := range []string{"/proc/", "/sys/", "/memfd:"} {
+		if strings.HasPrefix(p.path, not) {
+			return false
+		}
 	}
 	return strings.HasPrefix(p.path, "/")
 }
