@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 )
 
@@ -28,8 +29,33 @@ const Carried = "data"
 // releases install into sys.
 const Own = "of the device's own\n"
 
-// Tree returns the entries of the component app by path, without Carried.
-func Tree(v Version) map[string]Entry {
+// known are the descriptions, made once.
+var known = struct{ tree, inPlace, image map[Version]func() any }{
+	each(func(v Version) any { return makeTree(v) }),
+	each(func(v Version) any { return makeInPlace(v) }),
+	each(func(v Version) any { return makeImage(v) }),
+}
+
+func each(make func(Version) any) map[Version]func() any {
+	all := map[Version]func() any{}
+	for _, v := range []Version{V1, V2} {
+		all[v] = sync.OnceValue(func() any { return make(v) })
+	}
+	return all
+}
+
+// Tree returns the entries of the component app by path, without Carried. They
+// must not be changed.
+func Tree(v Version) map[string]Entry { return known.tree[v]().(map[string]Entry) }
+
+// InPlace returns the entries of the component sys by path. They must not be
+// changed.
+func InPlace(v Version) map[string]Entry { return known.inPlace[v]().(map[string]Entry) }
+
+// Image returns the image of the component boot.
+func Image(v Version) []byte { return known.image[v]().([]byte) }
+
+func makeTree(v Version) map[string]Entry {
 	t := tree{v: v, entries: map[string]Entry{}}
 	t.dir(".", 0o755)
 	t.dir("bin", 0o755)
@@ -71,8 +97,7 @@ func Tree(v Version) map[string]Entry {
 	return t.entries
 }
 
-// InPlace returns the entries of the component sys by path.
-func InPlace(v Version) map[string]Entry {
+func makeInPlace(v Version) map[string]Entry {
 	t := tree{v: v, entries: map[string]Entry{}}
 	t.dir(".", 0o755)
 	t.dir("etc", 0o755)
@@ -104,8 +129,7 @@ func InPlace(v Version) map[string]Entry {
 	return t.entries
 }
 
-// Image returns the image of the component boot.
-func Image(v Version) []byte { return noise(fmt.Sprint("image ", v), 24_000+int(v)*1_000) }
+func makeImage(v Version) []byte { return noise(fmt.Sprint("image ", v), 24_000+int(v)*1_000) }
 
 // tree is being put together.
 type tree struct {
