@@ -1,0 +1,138 @@
+//go:build linux && (amd64 || arm64)
+
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/pawl-ota/pawl/internal/powercut"
+	"github.com/pawl-ota/pawl/internal/powercut/check"
+	"github.com/pawl-ota/pawl/internal/powercut/firmware"
+	"github.com/pawl-ota/pawl/ota"
+)
+
+// A fact of the workloads of devices: that version is there to stay.
+func stays(v check.Version) string { return fmt.Sprintf("stays %d", int(v)) }
+
+// Devices are the workloads of whole devices, as package powercut has them. scene
+// is nil in a process that is recorded.
+func Devices(scene *powercut.Scene) []Workload {
+	return []Workload{
+		device(scene, "update", check.V1, check.V1, check.V2),
+		device(scene, "first install", check.None, check.None, check.V2),
+		device(scene, "rollback", check.V2, check.V2, check.V1),
+		sick(device(scene, "failed trial", check.V1, check.V1, check.V2)),
+	}
+}
+
+// device is a workload in which a device goes from one release to another.
+func device(scene *powercut.Scene, name string, from check.Version, any ...check.Version) Workload {
+	to := any[1]
+	verb := firmware.VerbUpdate
+	if to < from {
+		verb = firmware.VerbRollback
+	}
+	return Workload{
+		Name:    name,
+		Prepare: func(_ context.Context, disk string) error { return plant(scene, disk, from) },
+		Processes: []Process{{Run: func(ctx context.Context, disk string, fact func(string) error) error {
+			return goes(ctx, disk, verb, to, fact)
+		}}},
+		Recover: func(ctx context.Context, disk string) error {
+			_, err := powercut.Settle(ctx, powercut.InProcess, disk)
+			return err
+		},
+		Check: func(ctx context.Context, disk string, facts []string, sample int) error {
+			return settles(ctx, disk, any, facts, sample)
+		},
+	}
+}
+
+// plant makes a device, which is a copy, and says beside it what its inodes were.
+func plant(scene *powercut.Scene, disk string, v check.Version) error {
+	if err := scene.CopyTo(disk, v); err != nil {
+		return err
+	}
+	inodes, err := firmware.ReadInodes(disk)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(disk, "inodes")); err != nil {
+		return err
+	}
+	all, err := Scan(disk, nil)
+	if err != nil {
+		return err
+	}
+	x := &known{}
+	for _, e := range all {
+		x.all.Store(e.Ino, laid{e.Ident, inodes.See(e.Ident)})
+	}
+	return x.write(filepath.Join(filepath.Dir(disk), inodesName))
+}
+
+// goes runs a verb until the device is where it should be, and then does what
+// devices do every day.
+func goes(ctx context.Context, disk, verb string, to check.Version, fact func(string) error) error {
+	a := firmware.Run(ctx, disk, verb)
+	for boots := 0; a.Code == firmware.ExitBoot; boots++ {
+		if boots == 8 {
+			return errors.New("the device does not stop to boot")
+		}
+		if a = firmware.Run(ctx, disk, firmware.VerbBoot); a.Code == firmware.ExitDone {
+			a = firmware.Run(ctx, disk, firmware.VerbUpdate)
+		}
+	}
+	if a.Result.State == ota.Reverted {
+		a.Code, to = firmware.ExitDone, check.V1
+	}
+	if err := a.Err(); err != nil {
+		return err
+	}
+	if err := fact(stays(to)); err != nil {
+		return err
+	}
+	for _, verb := range []string{firmware.VerbBoot, firmware.VerbResume, firmware.VerbRefresh} {
+		if err := firmware.Run(ctx, disk, verb).Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sick has the device's own check fail, until the checker makes it well again.
+func sick(w Workload) Workload {
+	prepare := w.Prepare
+	w.Prepare = func(ctx context.Context, disk string) error {
+		if err := prepare(ctx, disk); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(disk, "health"), []byte("sick\n"), 0o644)
+	}
+	return w
+}
+
+// settles has the device come up, and checks it; and now and then that the next
+// update goes well.
+func settles(ctx context.Context, disk string, any []check.Version, facts []string, sample int) error {
+	for _, v := range any {
+		if slices.Contains(facts, stays(v)) {
+			any = []check.Version{v}
+		}
+	}
+	if _, err := powercut.Settle(ctx, powercut.InProcess, disk, any...); err != nil {
+		return err
+	}
+	if sample%16 != 0 {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(disk, "health"), []byte("ok\n"), 0o644); err != nil {
+		return err
+	}
+	return powercut.Update(ctx, powercut.InProcess, disk)
+}
