@@ -85,7 +85,11 @@ func (c *copier) one(from, to string) error {
 		if err != nil {
 			return err
 		}
-		return os.Symlink(target, to)
+		if err := os.Symlink(target, to); err != nil {
+			return err
+		}
+		when := unix.NsecToTimespec(info.ModTime().UnixNano())
+		return unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{when, when}, unix.AT_SYMLINK_NOFOLLOW)
 	case info.IsDir():
 		c.dirs = append(c.dirs, func() error { return finish(from, to, info) })
 		return os.Mkdir(to, 0o700)
