@@ -63,6 +63,9 @@ func (s selection) write(dir string) error {
 // boot and so need not be durable.
 func Boot(dir string) (slot string, err error) {
 	s, err := readSelection(dir)
+	if err == nil {
+		err = sweep(filepath.Join(dir, "slots"))
+	}
 	if err != nil {
 		return "", err
 	}
@@ -74,6 +77,15 @@ func Boot(dir string) (slot string, err error) {
 		}
 	}
 	return slot, os.WriteFile(filepath.Join(dir, "boot_id"), []byte(newID()+" "+wordOf(slot)+"\n"), 0o600)
+}
+
+// sweep removes what a power cut left of files that were being written.
+func sweep(folder string) error {
+	names, err := filepath.Glob(filepath.Join(folder, ".pawl-tmp-*"))
+	for _, name := range names {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 // booted returns the id of this boot, and the slot that came up.
