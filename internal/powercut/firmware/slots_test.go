@@ -105,3 +105,15 @@ func TestOneShot(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+// TestBootSweeps: what a power cut left of the selection or the record goes.
+func TestBootSweeps(t *testing.T) {
+	dir := t.TempDir()
+	slots := filepath.Join(dir, "slots")
+	require.NoError(t, os.Mkdir(slots, 0o700))
+	left := filepath.Join(slots, ".pawl-tmp-1")
+	require.NoError(t, os.WriteFile(left, []byte("a -"), 0o600))
+	_, err := Boot(dir)
+	require.NoError(t, err)
+	require.NoFileExists(t, left)
+}
