@@ -80,12 +80,15 @@ func plant(scene *powercut.Scene, disk string, v check.Version) error {
 // devices do every day.
 func goes(ctx context.Context, disk, verb string, to check.Version, fact func(string) error) error {
 	a := firmware.Run(ctx, disk, verb)
+	if verb == firmware.VerbRollback { // after its boot it is an open transaction like any other
+		verb = firmware.VerbFinish
+	}
 	for boots := 0; a.Code == firmware.ExitBoot; boots++ {
 		if boots == 8 {
 			return errors.New("the device does not stop to boot")
 		}
 		if a = firmware.Run(ctx, disk, firmware.VerbBoot); a.Code == firmware.ExitDone {
-			a = firmware.Run(ctx, disk, firmware.VerbUpdate)
+			a = firmware.Run(ctx, disk, verb)
 		}
 	}
 	if a.Result.State == ota.Reverted {

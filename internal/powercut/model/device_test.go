@@ -26,9 +26,11 @@ func inMemory(t *testing.T) string {
 func TestDevices(t *testing.T) {
 	dir := inMemory(t)
 	scene := powercut.New(t, dir)
+	stand, done := NewStand(dir)
+	defer done()
 	for _, w := range Devices(scene) {
 		t.Run(w.Name, func(t *testing.T) {
-			r, err := w.Run(t.Context(), dir, Options{States: 500})
+			r, err := w.Run(t.Context(), stand, Options{States: 500})
 			require.NoError(t, err)
 			t.Log(r)
 			for _, v := range r.Violations {

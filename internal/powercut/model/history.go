@@ -26,6 +26,9 @@ type History struct {
 	of      []int32         // the inode of each link
 	open    map[int32][]int // effects on the inode, or on the names in it, that are not durable
 	loose   []int           // all effects that are not durable
+
+	start   []Entry // of NewHistory
+	numbers map[string]uint64
 }
 
 // NewHistory begins with what Scan returned. Inode numbers in the recording are
@@ -33,7 +36,7 @@ type History struct {
 func NewHistory(start []Entry, real map[string]uint64) (*History, error) {
 	h := &History{
 		real: map[uint64]*inode{}, number: map[string]int32{}, text: []string{""},
-		first: names{at: map[slot]int32{}}, open: map[int32][]int{},
+		first: names{at: map[slot]int32{}}, open: map[int32][]int{}, start: start, numbers: real,
 	}
 	links := map[*Node]*inode{}
 	for _, e := range start {

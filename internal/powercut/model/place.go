@@ -3,117 +3,146 @@
 package model
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pawl-ota/pawl/internal/seam"
 )
 
-// known are the inodes that are laid out, and what a program knows each by. All
-// are on one file system.
-type known struct{ all sync.Map }
-
-// laid is one of them.
-type laid struct{ is, was seam.Ident }
-
-// show implements the Inode of internal/seam. An inode that was changed since
-// has the time of that.
-func (x *known) show(id *seam.Ident) {
-	v, ok := x.all.Load(id.Ino)
-	if !ok || v.(laid).is.Birth != id.Birth {
-		return
-	}
-	l := v.(laid)
-	if id.Ctime == l.is.Ctime {
-		id.Ctime = l.was.Ctime
-	}
-	id.Ino, id.Birth = l.was.Ino, l.was.Birth
-}
-
-// install has the whole process see them, until the function returned is called.
-func (x *known) install() func() {
-	show := x.show
-	seam.Inode.Store(&show)
-	return func() { seam.Inode.Store(nil) }
-}
-
-// write saves them for another process.
-func (x *known) write(path string) error {
-	var buf bytes.Buffer
-	for _, v := range x.all.Range {
-		l := v.(laid)
-		fmt.Fprintln(&buf, l.is.Ino, l.is.Birth, l.is.Ctime, l.was.Ino, l.was.Birth, l.was.Ctime)
-	}
-	return os.WriteFile(path, buf.Bytes(), 0o600)
-}
-
-func readKnown(path string) (*known, error) {
-	data, err := os.ReadFile(path)
-	x := &known{}
-	for line := range strings.Lines(string(data)) {
-		var l laid
-		if _, err := fmt.Sscan(line, &l.is.Ino, &l.is.Birth, &l.is.Ctime, &l.was.Ino, &l.was.Birth, &l.was.Ctime); err != nil {
-			return nil, err
-		}
-		x.all.Store(l.is.Ino, l)
-	}
-	return x, err
-}
-
-// layout is a disk in a folder.
+// layout is a folder in which one disk after the other is laid out. What the
+// one before left as it was, and the next one has too, stays.
 type layout struct {
-	root string
-	x    *known
-	uid  uint32
-	gid  uint32
-	inos []uint64
+	root     string
+	x        *known
+	uid, gid uint32
+	fine     bool // two changes of a file never have the same time
+	have     map[uint64]held
+
+	want  map[string]*Node
+	names map[*Node]int // how many it has
+	first map[*Node]string
+	there map[string]bool // those of want that stayed
+	next  map[uint64]held
+}
+
+// held is an inode as it was laid out.
+type held struct {
+	node *Node
+	is   seam.Ident
 }
 
 func newLayout(root string, x *known) *layout {
-	return &layout{root: root, x: x, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	return &layout{root: root, x: x, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), fine: isFine(filepath.Dir(root))}
+}
+
+// isFine reports whether the file system tells two changes apart, however soon
+// one comes after the other ("multigrain timestamps", since Linux 6.13).
+func isFine(dir string) bool {
+	f, err := os.CreateTemp(dir, "fine")
+	if err != nil {
+		return false
+	}
+	defer func() { _, _ = f.Close(), os.Remove(f.Name()) }()
+	last := int64(0)
+	for range 50 {
+		var sx unix.Statx_t
+		if f.Chmod(0o600) != nil || statx(f.Name(), &sx) != nil || nanos(sx.Ctime) == last {
+			return false
+		}
+		last = nanos(sx.Ctime)
+	}
+	return true
 }
 
 // lay replaces what is in the folder by the disk.
 func (l *layout) lay(all []Entry) error {
-	if err := l.clear(); err != nil {
-		return err
-	}
-	first := map[*Node]string{}
+	l.want, l.names, l.first = map[string]*Node{}, map[*Node]int{}, map[*Node]string{}
+	l.there, l.next = map[string]bool{}, map[uint64]held{}
 	for _, e := range all {
-		if err := l.one(e, first); err != nil {
+		l.want[e.Path] = e.Node
+		l.names[e.Node]++
+	}
+	if err := l.keep("."); err != nil {
+		return fmt.Errorf("cannot make room: %w", err)
+	}
+	for _, e := range all {
+		if err := l.one(e); err != nil {
 			return fmt.Errorf("cannot lay out %s: %w", e.Path, err)
 		}
 	}
 	for _, e := range slices.Backward(all) {
-		if err := l.finish(e, first[e.Node] == e.Path); err != nil {
+		if l.first[e.Node] != e.Path || l.there[e.Path] && !e.is(unix.S_IFDIR) {
+			continue
+		}
+		if err := l.finish(e); err != nil {
 			return fmt.Errorf("cannot lay out %s: %w", e.Path, err)
 		}
 	}
+	for ino := range l.have {
+		if _, ok := l.next[ino]; !ok {
+			l.x.all.Delete(ino)
+		}
+	}
+	l.have = l.next
 	return nil
 }
 
-// clear removes everything.
-func (l *layout) clear() error {
-	for _, ino := range l.inos {
-		l.x.all.Delete(ino)
+// keep removes what is at a path, and below it, but what is as it should be.
+func (l *layout) keep(rel string) error {
+	full := filepath.Join(l.root, rel)
+	var sx unix.Statx_t
+	if statx(full, &sx) != nil {
+		return nil
 	}
-	l.inos = l.inos[:0]
-	return os.RemoveAll(l.root)
+	if !l.stays(rel, &sx) {
+		return removeAll(full)
+	}
+	l.first[l.want[rel]], l.there[rel] = rel, true
+	if sx.Mode&unix.S_IFMT != unix.S_IFDIR {
+		l.next[sx.Ino] = l.have[sx.Ino]
+		return nil
+	}
+	if l.uid != 0 && sx.Mode&0o700 != 0o700 {
+		if err := unix.Chmod(full, 0o700); err != nil {
+			return err
+		}
+	}
+	below, err := os.ReadDir(full)
+	for _, e := range below {
+		if err == nil {
+			err = l.keep(filepath.Join(rel, e.Name()))
+		}
+	}
+	return err
 }
 
-func (l *layout) one(e Entry, first map[*Node]string) error {
+// stays reports whether what is there was laid out for what is wanted, and not
+// changed since. Of a folder it is only the inode.
+func (l *layout) stays(rel string, sx *unix.Statx_t) bool {
+	want, h := l.want[rel], l.have[sx.Ino]
+	if want == nil || h.node != want || h.is.Birth != nanos(sx.Btime) || sx.Uid != want.UID || sx.Gid != want.GID {
+		return false
+	}
+	if want.is(unix.S_IFDIR) {
+		size, err := unix.Llistxattr(filepath.Join(l.root, rel), nil)
+		return size == 0 && (err == nil || err == unix.ENOTSUP) && len(want.Xattrs) == 0
+	}
+	return l.fine && h.is.Ctime == nanos(sx.Ctime) && l.names[want] == 1
+}
+
+func (l *layout) one(e Entry) error {
+	if l.there[e.Path] {
+		return nil
+	}
 	to := filepath.Join(l.root, e.Path)
-	if other, ok := first[e.Node]; ok {
+	if other, ok := l.first[e.Node]; ok {
 		return unix.Link(filepath.Join(l.root, other), to)
 	}
-	first[e.Node] = e.Path
+	l.first[e.Node] = e.Path
 	switch e.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return unix.Mkdir(to, 0o700)
@@ -141,12 +170,8 @@ func (l *layout) file(to string, n *Node) error {
 
 // finish sets owner, mode, attributes and times, children before parents, and
 // notes the inode.
-func (l *layout) finish(e Entry, first bool) error {
-	if !first {
-		return nil
-	}
+func (l *layout) finish(e Entry) error {
 	to := filepath.Join(l.root, e.Path)
-	link := e.is(unix.S_IFLNK)
 	if e.UID != l.uid || e.GID != l.gid {
 		if err := unix.Lchown(to, int(e.UID), int(e.GID)); err != nil {
 			return err
@@ -157,7 +182,7 @@ func (l *layout) finish(e Entry, first bool) error {
 			return err
 		}
 	}
-	if perm := e.Mode & 0o7777; !link && perm != 0o600 || e.is(unix.S_IFDIR) {
+	if perm := e.Mode & 0o7777; !e.is(unix.S_IFLNK) && (perm != 0o600 || e.is(unix.S_IFDIR)) {
 		if err := unix.Chmod(to, perm); err != nil {
 			return err
 		}
@@ -166,15 +191,25 @@ func (l *layout) finish(e Entry, first bool) error {
 	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	return l.note(to, e.Node)
-}
-
-func (l *layout) note(to string, n *Node) error {
 	var sx unix.Statx_t
 	if err := statx(to, &sx); err != nil {
 		return err
 	}
-	l.inos = append(l.inos, sx.Ino)
-	l.x.all.Store(sx.Ino, laid{identOf(&sx), n.Ident})
+	l.next[sx.Ino] = held{e.Node, identOf(&sx)}
+	l.x.all.Store(sx.Ino, laid{identOf(&sx), e.Ident})
 	return nil
+}
+
+// removeAll removes folders too that have no mode to be removed with.
+func removeAll(dir string) error {
+	if os.RemoveAll(dir) == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

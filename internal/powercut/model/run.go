@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -19,8 +18,6 @@ type Options struct {
 	States int
 	// Seed decides which, where there are more.
 	Seed uint64
-	// Workers look at states at the same time; 0 means 2.
-	Workers int
 	// Recoveries is of how many of the states the recovery is recorded, and cut
 	// short in RecoveryStates ways each.
 	Recoveries, RecoveryStates int
@@ -74,43 +71,64 @@ func (r *Report) String() string {
 // maxViolations ends a campaign: what follows would be the same again.
 const maxViolations = 10
 
-// Run records the workload and looks at its crashes. All of it happens in a
-// folder of its own below dir, which should be in memory; one Run at a time in
-// a process. The error is of the machinery; violations are in the Report.
-func (w *Workload) Run(ctx context.Context, dir string, o Options) (*Report, error) {
+// Stand is where workloads are recorded and their crashes are laid out: a folder,
+// which should be in memory. Workloads may run on it at the same time.
+type Stand struct {
+	dir string
+	x   *known
+}
+
+// NewStand makes a stand in the folder dir. There is one at a time in a process,
+// until done is called.
+func NewStand(dir string) (s *Stand, done func()) {
+	s = &Stand{dir, &known{}}
+	return s, s.x.install()
+}
+
+// Run records the workload and looks at its crashes. The error is of the
+// machinery; violations are in the Report.
+func (w *Workload) Run(ctx context.Context, s *Stand, o Options) (*Report, error) {
 	began := time.Now()
-	dir, err := os.MkdirTemp(dir, "pawl-model-")
+	base, err := os.MkdirTemp(s.dir, "recorded-")
+	if err == nil {
+		err = os.Chmod(base, 0o755)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = removeAll(dir) }()
-	base := filepath.Join(dir, "recorded")
-	if err := os.Mkdir(base, 0o755); err != nil {
-		return nil, err
-	}
+	defer func() { _ = removeAll(base) }()
 	h, err := w.Record(ctx, base, o.Env...)
 	if err != nil {
 		return nil, err
 	}
-	c := &campaign{w: w, o: o, dir: dir, x: &known{}, r: &Report{Workload: w.Name, Calls: len(h.ops), Effects: len(h.effects)}}
-	defer c.x.install()()
-	if err := c.all(ctx, h); err != nil {
+	r, err := w.Look(ctx, s, base, h, o)
+	if err != nil {
+		return nil, err
+	}
+	r.Took = time.Since(began)
+	return r, nil
+}
+
+// Look looks at the crashes of what was recorded in the folder base, where all
+// of them are laid out, one after the other: a program may know its disk by its
+// path.
+func (w *Workload) Look(ctx context.Context, s *Stand, base string, h *History, o Options) (*Report, error) {
+	began := time.Now()
+	c := &campaign{w: w, o: o, r: &Report{Workload: w.Name, Calls: len(h.ops), Effects: len(h.effects)}}
+	c.l = newLayout(filepath.Join(base, diskName), s.x)
+	if err := c.all(ctx, base, h); err != nil {
 		return nil, err
 	}
 	c.r.Took = time.Since(began)
 	return c.r, nil
 }
 
-// campaign is one Run.
+// campaign is one Look.
 type campaign struct {
-	w   *Workload
-	o   Options
-	dir string
-	x   *known
-
-	mu   sync.Mutex
+	w    *Workload
+	o    Options
+	l    *layout
 	r    *Report
-	err  error
 	deep []job // states whose recovery is to be recorded
 	bad  []found
 }
@@ -118,7 +136,6 @@ type campaign struct {
 // job is one state to look at.
 type job struct {
 	s     *State
-	disk  []Entry
 	facts []string
 	n     int
 }
@@ -130,48 +147,39 @@ type found struct {
 }
 
 // all looks at the crashes of h, and of recoveries from some of them.
-func (c *campaign) all(ctx context.Context, h *History) error {
-	if err := c.crashes(ctx, h, c.o.States, nil); err != nil {
+func (c *campaign) all(ctx context.Context, base string, h *History) error {
+	n, err := c.crashes(ctx, h, c.o.States, nil)
+	if c.r.States = n; err != nil {
 		return err
 	}
 	c.tell(ctx, nil)
-	for n, j := range c.deep {
-		if len(c.r.Violations) > 0 || ctx.Err() != nil {
+	for _, j := range c.deep {
+		if len(c.r.Violations) > 0 {
 			break
 		}
-		base := filepath.Join(c.dir, fmt.Sprint("recovery", n))
-		if err := os.Mkdir(base, 0o755); err != nil {
-			return err
-		}
-		deeper, err := c.w.recordRecovery(ctx, base, j.disk)
+		deeper, err := c.w.recordRecovery(ctx, base, j.s.Entries())
 		if err != nil {
 			return err
 		}
-		before := c.r.States
-		if err := c.crashes(ctx, deeper, c.o.RecoveryStates, j.facts); err != nil {
+		n, err := c.crashes(ctx, deeper, c.o.RecoveryStates, j.facts)
+		if c.r.Recoveries, c.r.Deeper = c.r.Recoveries+1, c.r.Deeper+n; err != nil {
 			return err
 		}
-		c.r.Recoveries++
-		c.r.Deeper, c.r.States = c.r.Deeper+c.r.States-before, before
 		c.tell(ctx, &j)
-		if err := removeAll(base); err != nil {
-			return err
-		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // tell makes violations of what was found bad; of is the state that was being
 // recovered from, or nil.
 func (c *campaign) tell(ctx context.Context, of *job) {
-	l := newLayout(filepath.Join(c.dir, "again"), c.x)
 	for _, f := range c.bad {
 		s := f.s.smaller(func(t *State) bool {
-			bad, err := c.look(ctx, l, job{t, t.Entries(), f.facts, f.n})
+			bad, err := c.look(ctx, job{t, f.facts, f.n})
 			return err == nil && bad != nil
 		})
 		v := Violation{Err: f.err, Calls: s.Op, Lost: s.Lost(), Facts: f.facts, Deep: of != nil}
-		if bad, err := c.look(ctx, l, job{s, s.Entries(), f.facts, f.n}); err == nil && bad != nil {
+		if bad, err := c.look(ctx, job{s, f.facts, f.n}); err == nil && bad != nil {
 			v.Err = bad
 		}
 		if s.Op > 0 {
@@ -186,82 +194,36 @@ func (c *campaign) tell(ctx context.Context, of *job) {
 	c.bad = nil
 }
 
-// crashes looks at the crashes of h, before which facts had been acknowledged.
-func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []string) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	jobs := make(chan job, 16)
-	var wg sync.WaitGroup
-	for k := range max0(c.o.Workers, 2) {
-		wg.Go(func() { c.work(ctx, stop, filepath.Join(c.dir, fmt.Sprint("w", k)), jobs) })
-	}
-	every := 1
-	if c.o.Recoveries > 0 {
+// crashes looks at the crashes of h, before which facts had been acknowledged,
+// and returns how many those were.
+func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []string) (n int, err error) {
+	every := 0
+	if c.o.Recoveries > 0 && facts == nil {
 		every = 1 + max/c.o.Recoveries
 	}
-	n := 0
 	for s := range h.Crashes(max, c.o.Seed) {
-		j := job{s, s.Entries(), append(facts[:len(facts):len(facts)], s.Facts()...), n}
-		if facts == nil && c.o.Recoveries > 0 && n%every == every-1 {
-			c.deep = append(c.deep, j)
+		j := job{s, append(facts[:len(facts):len(facts)], s.Facts()...), n}
+		bad, err := c.look(ctx, j)
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return n, err
 		}
-		n++
-		if ctx.Err() != nil {
-			break
-		}
-		jobs <- j
-	}
-	close(jobs)
-	wg.Wait()
-	return c.err
-}
-
-func max0(n, otherwise int) int {
-	if n > 0 {
-		return n
-	}
-	return otherwise
-}
-
-// work looks at states, on a disk of its own.
-func (c *campaign) work(ctx context.Context, stop func(), disk string, jobs <-chan job) {
-	l := newLayout(disk, c.x)
-	for j := range jobs {
-		if ctx.Err() != nil {
-			continue
-		}
-		bad, err := c.look(ctx, l, j)
-		c.mu.Lock()
-		c.r.States++
-		if err != nil {
-			c.err = errors.Join(c.err, err)
-			stop()
-		}
-		if bad != nil {
+		if n++; bad != nil {
 			c.bad = append(c.bad, found{j, bad})
 			if c.o.First || len(c.bad) >= maxViolations {
-				stop()
+				return n, nil
 			}
 		}
-		c.mu.Unlock()
+		if every > 0 && n%every == 0 {
+			c.deep = append(c.deep, j)
+		}
 	}
+	return n, nil
 }
 
 // look lays out one state and checks it. bad is what is wrong with it.
-func (c *campaign) look(ctx context.Context, l *layout, j job) (bad, err error) {
-	if err := l.lay(j.disk); err != nil {
+func (c *campaign) look(ctx context.Context, j job) (bad, err error) {
+	if err := c.l.lay(j.s.Entries()); err != nil {
 		return nil, err
 	}
-	return c.w.Check(ctx, l.root, j.facts, j.n), nil
-}
-
-// removeAll removes folders too that have no mode to be removed with.
-func removeAll(dir string) error {
-	_ = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
+	return c.w.Check(ctx, c.l.root, j.facts, j.n), nil
 }

@@ -82,10 +82,12 @@ func child(w *Workload, base, process string) error {
 		return err
 	}
 	defer facts.Close()
-	return w.Processes[n].Run(context.Background(), disk, func(text string) error {
+	fact := func(text string) error {
 		_, err := fmt.Fprintln(facts, text)
 		return err
-	})
+	}
+	watchSites(fact)
+	return w.Processes[n].Run(context.Background(), disk, fact)
 }
 
 // Record runs the workload in the folder base, which must be empty, and returns
