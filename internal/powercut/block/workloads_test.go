@@ -1,0 +1,205 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/pawl-ota/pawl/internal/powercut"
+	"github.com/pawl-ota/pawl/internal/powercut/check"
+	"github.com/pawl-ota/pawl/internal/powercut/firmware"
+	"github.com/pawl-ota/pawl/internal/seam"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/ota/tuf"
+)
+
+// campaign is a program that is recorded, and what must hold after it.
+type campaign struct {
+	from check.Version // the device that it begins with
+	work workload
+	look Look
+}
+
+var campaigns = map[string]campaign{
+	"update":   {check.V1, device(powercut.Update), settle(check.V1, check.V2)},
+	"rollback": {check.V2, device(powercut.Rollback), settle(check.V2, check.V1)},
+	"install":  {check.None, device(powercut.Update), settle(check.None, check.V2)},
+	"trust":    {check.V1, refreshing, lookRefreshed},
+	"file":     {check.None, replacing(durable.WriteFile), lookReplaced},
+
+	// What the machinery has to notice.
+	"bare renameio":         {check.None, replacing(bare), lookReplaced},
+	"file without fsync":    {check.None, without("fsync", replacing(durable.WriteFile)), lookReplaced},
+	"file without fsyncdir": {check.None, without("fsyncdir", replacing(durable.WriteFile)), lookReplaced},
+	"update without fsync":  {check.V1, without("fsync", device(powercut.Update)), settle(check.V1, check.V2)},
+}
+
+// without is a workload from which every step of that kind is left out.
+func without(left string, w workload) workload {
+	return func(ctx context.Context, dir string, ack func(string) error) error {
+		step := func(op, _ string, call func() error) error {
+			if op == left {
+				return nil
+			}
+			return call()
+		}
+		seam.Step.Store(&step)
+		return w(ctx, dir, ack)
+	}
+}
+
+func bare(path string, data []byte, perm os.FileMode) error {
+	return renameio.WriteFile(path, data, perm)
+}
+
+// done is the mark after which only the new release will do.
+const done = "done"
+
+// device takes a device through its verbs, and says after each how it ended.
+func device(verbs func(ctx context.Context, run powercut.Run, dir string) error) workload {
+	return func(ctx context.Context, dir string, ack func(string) error) (err error) {
+		run := func(ctx context.Context, dir, verb string) firmware.Answer {
+			a := powercut.InProcess(ctx, dir, verb)
+			err = errors.Join(err, ack(fmt.Sprintf("%s: %d %s", verb, a.Code, a.Result)))
+			return a
+		}
+		return errors.Join(verbs(ctx, run, dir), err, ack(done))
+	}
+}
+
+// goodUpdate is how many states there are for each that is updated afterwards.
+const goodUpdate = 10
+
+// settle boots a device as often as it asks for, and once more, and looks what
+// it is. Some have to take an update then.
+func settle(from, to check.Version) Look {
+	return func(disk string, v Visit) error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		want := []check.Version{from, to}
+		if v.Last == done {
+			want = want[1:]
+		}
+		dir := deviceOn(disk)
+		for range 2 {
+			s, err := powercut.Settle(ctx, powercut.InProcess, dir, want...)
+			if err != nil {
+				return err
+			}
+			if s.State == ota.Idle { // and so it stays
+				want = []check.Version{s.Version()}
+			}
+		}
+		if v.N%goodUpdate == 0 {
+			return powercut.Update(ctx, powercut.InProcess, dir)
+		}
+		return nil
+	}
+}
+
+// replaced is how often a file is replaced.
+const replaced = 30
+
+// replacing replaces one file again and again.
+func replacing(write func(path string, data []byte, perm os.FileMode) error) workload {
+	return func(_ context.Context, dir string, ack func(string) error) error {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		for i := range replaced {
+			if err := write(filepath.Join(dir, "file"), numbered(i+1), 0o600); err != nil {
+				return err
+			}
+			if err := ack(strconv.Itoa(i + 1)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// numbered is the content of the file after i replacements, of a length of its
+// own.
+func numbered(i int) []byte {
+	return fmt.Appendf(nil, "%d\n%s", i, strings.Repeat(strconv.Itoa(i)+"\n", i*37%3000))
+}
+
+// lookReplaced wants the file of the last call that returned, or of the one
+// after it.
+func lookReplaced(disk string, v Visit) error {
+	acked := v.Marks
+	data, err := os.ReadFile(filepath.Join(deviceOn(disk), "file"))
+	if os.IsNotExist(err) && acked == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	word, _, _ := strings.Cut(string(data), "\n")
+	i, _ := strconv.Atoi(word)
+	if string(data) != string(numbered(i)) && i+acked > 0 {
+		return fmt.Errorf("the file holds %d bytes that nobody wrote", len(data))
+	}
+	if i < acked {
+		return fmt.Errorf("the file is number %d, and WriteFile had returned for number %d", i, acked)
+	}
+	return nil
+}
+
+// refreshes is how many versions of the repository there are, beside the first,
+// in folders below the device.
+const refreshes = 12
+
+// refreshing brings the trust store up to date with one version of the
+// repository after the other.
+func refreshing(ctx context.Context, dir string, ack func(string) error) error {
+	for i := range refreshes {
+		if err := refresh(ctx, dir, i+1); err != nil {
+			return err
+		}
+		if err := ack(strconv.Itoa(i + 1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func refresh(ctx context.Context, dir string, version int) error {
+	s, err := tuf.New(tuf.Options{
+		URL:      filepath.Join(dir, "versions", strconv.Itoa(version)),
+		RootFile: filepath.Join(dir, "root.json"),
+		Dir:      filepath.Join(dir, "state", "trust"),
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Refresh(ctx), s.Close())
+}
+
+// lookRefreshed wants that nothing older than what was refreshed to is taken
+// any more, that the newest is, and that an update still finds its way.
+func lookRefreshed(disk string, v Visit) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	dir := deviceOn(disk)
+	if v.Marks > 0 {
+		if err := refresh(ctx, dir, v.Marks-1); !errors.Is(err, tuf.ErrRollback) {
+			return fmt.Errorf("version %d was taken, and now %d: %w", v.Marks, v.Marks-1, err)
+		}
+	}
+	if err := refresh(ctx, dir, refreshes); err != nil {
+		return fmt.Errorf("the newest version is not taken: %w", err)
+	}
+	if v.N%goodUpdate == 0 {
+		return powercut.Update(ctx, powercut.InProcess, dir)
+	}
+	return nil
+}
