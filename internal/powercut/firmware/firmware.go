@@ -105,7 +105,9 @@ func do(ctx context.Context, u *ota.Updater, verb string) (a Answer, err error) 
 	case VerbFinish:
 		a.Result, err = finish(ctx, u)
 	case VerbVerify:
-		a.Damage, err = u.Verify(ctx)
+		if a.Result, err = u.Resume(ctx); err == nil {
+			a.Damage, err = u.Verify(ctx)
+		}
 	case VerbStatus:
 		status := u.Status()
 		a.Status = &status
