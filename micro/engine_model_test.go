@@ -449,8 +449,11 @@ func enumerateEngine(t *testing.T, sc engineScenario, total *engineTally) {
 	w := newEngineWorld(t, sc)
 	begin := time.Now()
 	many := 1999 // one pair in so many
-	if long() {
+	switch {
+	case long():
 		many = 41 * len(sc.parts) * len(sc.parts)
+	case testing.Short():
+		sc.every = max(sc.every, 17)
 	}
 	steps, clean := tryEngine(t, sc, w, nil, total)
 	for n := 1; n <= steps; n++ {
