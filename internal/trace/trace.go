@@ -22,19 +22,28 @@ import (
 // error. How the program ended is in Exit; that it failed is no error. Runs at
 // the same time do not meet. The command's own Wait must not be called.
 func Run(ctx context.Context, cmd *exec.Cmd, o Options) (Exit, error) {
-	type outcome struct {
-		exit Exit
-		err  error
-	}
-	done := make(chan outcome, 1)
+	var exit Exit
+	var err error
+	onThread(func() { exit, err = run(ctx, cmd, o) })
+	return exit, err
+}
+
+// onThread calls f on a thread of its own: the kernel lets only the thread that
+// traces ask and wait. It is not the main thread, which gets the children of
+// threads that ended: f would take in children that are none of its business.
+func onThread(f func()) {
+	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // the kernel lets only the thread that traces ask and wait
+		defer close(done)
+		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		exit, err := run(ctx, cmd, o)
-		done <- outcome{exit, err}
+		if unix.Gettid() == unix.Getpid() {
+			onThread(f)
+			return
+		}
+		f()
 	}()
-	out := <-done
-	return out.exit, out.err
+	<-done
 }
 
 // Available reports whether this process may trace a program, as an error that

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -316,6 +317,18 @@ func TestData(t *testing.T) {
 		data, err := os.ReadFile(path)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(data, files[ino]), "%s: %d and %d bytes", path, len(data), len(files[ino]))
+	}
+}
+
+// TestNotOnTheMainThread has few threads to choose from. On the main one the
+// tracer would take in the children of threads that ended.
+func TestNotOnTheMainThread(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 30 {
+		trace(t, "write", t.TempDir(), Options{Before: func(*Call) Action {
+			require.NotEqual(t, unix.Getpid(), unix.Gettid())
+			return KillBefore
+		}})
 	}
 }
 
