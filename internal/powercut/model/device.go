@@ -27,7 +27,22 @@ func Devices(scene *powercut.Scene) []Workload {
 		device(scene, "first install", check.None, check.None, check.V2),
 		device(scene, "rollback", check.V2, check.V2, check.V1),
 		sick(device(scene, "failed trial", check.V1, check.V1, check.V2)),
+		killed(device(scene, "killed while it stages", check.V1, check.V1, check.V2), 150),
+		killed(device(scene, "killed before the boot", check.V1, check.V1, check.V2), 330),
+		killed(device(scene, "killed while it switches", check.V1, check.V1, check.V2), 405),
+		killed(device(scene, "killed while it commits", check.V1, check.V1, check.V2), 470),
 	}
+}
+
+// killed has the process killed after so many calls on the disk, and another one
+// settle what it left, without a boot in between: what the first one did not
+// sync is open as long as the second one does not.
+func killed(w Workload, calls int) Workload {
+	w.Processes[0].Kill = calls
+	w.Processes = append(w.Processes, Process{Run: func(ctx context.Context, disk string, fact func(string) error) error {
+		return goes(ctx, disk, firmware.VerbResume, fact)
+	}})
+	return w
 }
 
 // device is a workload in which a device goes from one release to another.
@@ -41,7 +56,7 @@ func device(scene *powercut.Scene, name string, from check.Version, any ...check
 		Name:    name,
 		Prepare: func(_ context.Context, disk string) error { return plant(scene, disk, from) },
 		Processes: []Process{{Run: func(ctx context.Context, disk string, fact func(string) error) error {
-			return goes(ctx, disk, verb, to, fact)
+			return goes(ctx, disk, verb, fact)
 		}}},
 		Recover: func(ctx context.Context, disk string) error {
 			_, err := powercut.Settle(ctx, powercut.InProcess, disk)
@@ -76,29 +91,30 @@ func plant(scene *powercut.Scene, disk string, v check.Version) error {
 	return x.write(filepath.Join(filepath.Dir(disk), inodesName))
 }
 
-// goes runs a verb until the device is where it should be, and then does what
-// devices do every day.
-func goes(ctx context.Context, disk, verb string, to check.Version, fact func(string) error) error {
+// goes runs a verb, and on after each boot that it asks for, until nothing is
+// open. Then the device stays what it is; at the end it does what devices do every
+// day.
+func goes(ctx context.Context, disk, verb string, fact func(string) error) error {
 	a := firmware.Run(ctx, disk, verb)
-	if verb == firmware.VerbRollback { // after its boot it is an open transaction like any other
-		verb = firmware.VerbFinish
-	}
 	for boots := 0; a.Code == firmware.ExitBoot; boots++ {
 		if boots == 8 {
 			return errors.New("the device does not stop to boot")
 		}
 		if a = firmware.Run(ctx, disk, firmware.VerbBoot); a.Code == firmware.ExitDone {
-			a = firmware.Run(ctx, disk, verb)
+			a = firmware.Run(ctx, disk, firmware.VerbFinish)
 		}
 	}
 	if a.Result.State == ota.Reverted {
-		a.Code, to = firmware.ExitDone, check.V1
+		a.Code = firmware.ExitDone
 	}
 	if err := a.Err(); err != nil {
 		return err
 	}
-	if err := fact(stays(to)); err != nil {
-		return err
+	switch a.Result.State {
+	case ota.Idle, ota.Committed, ota.Reverted:
+		if err := fact(stays(check.Look(disk).Version())); err != nil {
+			return err
+		}
 	}
 	for _, verb := range []string{firmware.VerbBoot, firmware.VerbResume, firmware.VerbRefresh} {
 		if err := firmware.Run(ctx, disk, verb).Err(); err != nil {

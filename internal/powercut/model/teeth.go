@@ -149,71 +149,94 @@ func (o *Op) matters() bool {
 	return o.isSync() || o.Kind == Fact || o.Kind == Rename || o.Kind == Exchange || o.Kind == Unlink
 }
 
-// maxSingly is how many effects of a group are lost one by one.
-const maxSingly = 12
-
 // only returns the states that a crash can leave for want of the syncs of a
-// site: each end of each group in turn, so that the first few are of all.
+// site, those first that lose the most of it.
 func (s *sited) only(h *History, index []int) iter.Seq[*State] {
 	return func(yield func(*State) bool) {
 		seen := map[uint64]bool{}
-		groups := s.groups(h, index)
-		for round := 0; ; round++ {
-			more := false
-			for _, g := range groups {
-				ends := g.ends(h)
-				if round >= len(ends) {
-					continue
-				}
-				more = true
-				for st := range g.states(h, ends[round]) {
-					if !seen[st.Sum] && !yield(st) {
-						return
-					}
-					seen[st.Sum] = true
-				}
+		show := func(st *State) bool {
+			if seen[st.Sum] {
+				return true
 			}
-			if !more {
-				return
-			}
+			seen[st.Sum] = true
+			return yield(st)
 		}
+		groups := s.groups(h, index)
+		_ = showLast(h, groups, show) && showEach(h, groups, show)
 	}
 }
 
-// states are those of a crash after p calls in which something of the group is
-// lost: all of it, with all else kept or lost; each effect; and half of each.
-func (g *group) states(h *History, p int) iter.Seq[*State] {
-	return func(yield func(*State) bool) {
-		n := 0
-		for n < len(h.effects) && h.effects[n].op < p {
-			n++
-		}
-		state := func(rest fate, these []int, f fate) *State {
-			fates := make([]fate, n)
-			for k := range fates {
-				if h.effects[k].durable >= p {
-					fates[k] = rest
-				}
+// showLast loses the last few groups together, at each end of the last of them.
+func showLast(h *History, groups []*group, show func(*State) bool) bool {
+	for last := range slices.Backward(groups) {
+		for n := 1; n <= last+1; n *= 2 {
+			var these []int
+			for _, g := range groups[last+1-n : last+1] {
+				these = append(these, g.effects...)
 			}
-			for _, k := range these {
-				if k < n && h.effects[k].durable >= p {
-					fates[k] = f
-				}
-			}
-			return h.state(p, fates)
-		}
-		if !yield(state(kept, g.effects, lost)) || !yield(state(lost, g.effects, lost)) {
-			return
-		}
-		for i, e := range g.effects {
-			if i == maxSingly {
-				return
-			}
-			for f := lost; int(f) < h.effects[e].fates; f++ {
-				if !yield(state(kept, []int{e}, f)) {
-					return
+			for _, p := range few(groups[last].ends(h)) {
+				if !show(h.losing(p, kept, these, lost)) {
+					return false
 				}
 			}
 		}
 	}
+	return true
+}
+
+// few returns the first, the middle and the last.
+func few(all []int) []int {
+	return slices.Compact([]int{all[0], all[len(all)/2], all[len(all)-1]})
+}
+
+// maxSingly is how many effects of a group are lost one by one.
+const maxSingly = 12
+
+// showEach loses of each group all, with all else kept or lost too, and each
+// effect by itself, or a part of it; the groups in turn, at one end after
+// the other, so that the first few states are of all.
+func showEach(h *History, groups []*group, show func(*State) bool) bool {
+	for round, more := 0, true; more; round++ {
+		more = false
+		for _, g := range groups {
+			ends := g.ends(h)
+			if round >= len(ends) {
+				continue
+			}
+			more = true
+			p := ends[round]
+			if !show(h.losing(p, kept, g.effects, lost)) || !show(h.losing(p, lost, g.effects, lost)) {
+				return false
+			}
+			for _, e := range g.effects[:min(len(g.effects), maxSingly)] {
+				for f := lost; int(f) < h.effects[e].fates; f++ {
+					if !show(h.losing(p, kept, []int{e}, f)) {
+						return false
+					}
+				}
+			}
+		}
+	}
+	return true
+}
+
+// losing is the state of a crash after p calls in which these effects have the
+// fate f, and all others that are open have rest.
+func (h *History) losing(p int, rest fate, these []int, f fate) *State {
+	n := 0
+	for n < len(h.effects) && h.effects[n].op < p {
+		n++
+	}
+	fates := make([]fate, n)
+	for k := range fates {
+		if h.effects[k].durable >= p {
+			fates[k] = rest
+		}
+	}
+	for _, k := range these {
+		if k < n && h.effects[k].durable >= p {
+			fates[k] = f
+		}
+	}
+	return h.state(p, fates)
 }
