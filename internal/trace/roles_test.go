@@ -3,12 +3,14 @@
 package trace
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -27,6 +29,7 @@ var roles = map[string]func(dir string) error{
 	"content":  content,
 	"children": children,
 	"lasting":  lasting,
+	"dying":    dying,
 }
 
 func TestMain(m *testing.M) {
@@ -175,6 +178,7 @@ func content(dir string) error {
 		func() (int, error) { return unix.CopyFileRange(a, &from, b, &to, 50_000, 0) },
 		func() (int, error) { return unix.Write(b, []byte("at the begin")) },
 		func() (int, error) { return unix.Sendfile(b, a, new(int64), 10) },
+		func() (int, error) { end := int64(290_000); return unix.Sendfile(b, a, &end, 50_000) }, // there is less
 		func() (int, error) { return unix.Write(c, []byte("first")) },
 		func() (int, error) { return unix.Write(c, []byte("second")) },
 		func() (int, error) { return 1, unix.Ftruncate(a, 200_001) },
@@ -208,4 +212,16 @@ func lasting(dir string) error {
 		}
 	}
 	return os.Mkdir(filepath.Join(dir, "end"), 0o700)
+}
+
+// dying traces lasting, and ends in the middle of that.
+func dying(dir string) error {
+	cmd := exec.Command("/proc/self/exe", dir)
+	cmd.Env = append(os.Environ(), roleName+"=lasting")
+	_, err := Run(context.Background(), cmd, Options{After: func(c *Call) {
+		if strings.HasPrefix(c.Name, "mkdir") {
+			os.Exit(0)
+		}
+	}})
+	return err
 }

@@ -95,6 +95,10 @@ func TestKnownCalls(t *testing.T) {
 		require.Zero(t, c.Errno(), c.String())
 	}
 	inodes(t, dir, r.calls)
+
+	// The program does nothing elsewhere, and devices, pipes and memory do not count.
+	dir = realDir(t)
+	require.Equal(t, knownCalls, trace(t, "known", dir, Options{}).lines(dir))
 }
 
 // inodes looks at what the calls of known say beside the names.
@@ -254,6 +258,18 @@ func TestKillTakesTheWholeTree(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(dir, "end"))
 }
 
+// TestTheEndOfTheTracer leaves nobody either.
+func TestTheEndOfTheTracer(t *testing.T) {
+	dir := realDir(t)
+	_ = trace(t, "write", t.TempDir(), Options{}) // skips where it must
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", dir)
+	cmd.Env = append(os.Environ(), roleName+"=dying")
+	require.NoError(t, cmd.Run())
+	pid, err := os.ReadFile(filepath.Join(dir, "2"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return isGone(string(pid)) }, 10*time.Second, time.Millisecond)
+}
+
 func TestTheEndOfTheContext(t *testing.T) {
 	dir := realDir(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -271,12 +287,17 @@ func TestTheEndOfTheContext(t *testing.T) {
 	requireGone(t, string(pid))
 }
 
-// requireGone checks that a process has ended. Its entry may stay until process
-// 1 takes notice.
+// requireGone checks that a process has ended.
 func requireGone(t *testing.T, pid string) {
 	t.Helper()
+	require.True(t, isGone(pid), "process %s runs", pid)
+}
+
+// isGone reports whether a process has ended. Its entry may stay until process 1
+// takes notice.
+func isGone(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
-	require.True(t, err != nil || strings.Contains(string(stat), ") Z "), "process %s runs: %s", pid, stat)
+	return err != nil || strings.Contains(string(stat), ") Z ") || strings.Contains(string(stat), ") X ")
 }
 
 func TestChildren(t *testing.T) {
