@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,8 +89,9 @@ func (b *bench) fill(t *testing.T, dir string, from check.Version) {
 // run wants no violation.
 func (b *bench) run(t *testing.T, fs FS, name string, seed uint64, most int) {
 	t.Helper()
-	for _, f := range b.look(t, fs, name, seed, most).Failures {
-		assert.Fail(t, "a promise is broken", "%s: %v", f.State, f.Err)
+	for i, f := range b.look(t, fs, name, seed, most).Failures {
+		path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("%s-%d-%d.img", strings.ReplaceAll(name, " ", "-"), seed, i))
+		assert.Fail(t, "a promise is broken", "%s: %v (with -artifacts: %s, %v)", f.State, f.Err, path, f.Image.WriteFile(path))
 	}
 }
 
@@ -98,7 +100,7 @@ func (b *bench) look(t *testing.T, fs FS, name string, seed uint64, most int) Ou
 	t.Helper()
 	begin, dir := time.Now(), t.TempDir()
 	first := base(t, fs, dir, func(disk string) { b.fill(t, deviceOn(disk), campaigns[name].from) })
-	log := record(t, fs, first, dir, name)
+	log := record(t, fs, first, dir, name, time.Duration(1+seed%4)*time.Millisecond)
 	states, found := States(log, Choice{Seed: seed, Sector: fs.Sector, All: 8, Most: most})
 	r := Replay{Log: log, States: states, Check: 50, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, name) }}
 	var stands []*Stand

@@ -29,11 +29,14 @@ func Ext4() FS {
 	}
 }
 
-// XFS returns an xfs as mkfs.xfs makes it on the smallest disk that it takes.
+// XFS returns an xfs as mkfs.xfs makes it on the smallest disk that it takes,
+// for a disk with sectors of 4 KiB: its recovery passes over a block whose first
+// 512 bytes are new already, and cannot mount when the rest of it was not
+// written. Several states of one disk, with one UUID, may be mounted at a time.
 func XFS() FS {
 	return FS{
-		Name: "xfs", Size: 300 << 20, Sector: sectorSize,
-		Make:   []string{"mkfs.xfs", "-q", "-f", "-K"},
+		Name: "xfs", Size: 300 << 20, Sector: pageSize, Options: "nouuid",
+		Make:   []string{"mkfs.xfs", "-q", "-f", "-K", "-s", "size=4096"},
 		Check:  []string{"xfs_repair", "-n"},
 		Repair: []string{"xfs_repair"},
 	}

@@ -1,6 +1,10 @@
 package block
 
-import "bytes"
+import (
+	"bytes"
+	"errors"
+	"os"
+)
 
 const (
 	pageSize   = 4096
@@ -75,6 +79,19 @@ func (m *Image) Zero(off, length int64) {
 		m.Write(zeroPage[:n], off)
 		off, length = off+n, length-n
 	}
+}
+
+// WriteFile writes the disk into the file path, with holes where zeros are.
+func (m *Image) WriteFile(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	err = m.runs(1, func(first int, pages []*page) error {
+		_, err := f.WriteAt(pages[0][:], int64(first)*pageSize)
+		return err
+	})
+	return errors.Join(err, f.Truncate(m.Size()), f.Close())
 }
 
 // runs calls f for each run of at most most pages that are not all zeros.

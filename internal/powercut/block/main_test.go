@@ -125,9 +125,9 @@ type workload func(ctx context.Context, dir string, ack func(mark string) error)
 
 // record runs the workload of that name on base, with a second program writing
 // beside it, and returns what arrived at the disk.
-func record(t *testing.T, fs FS, base *Image, dir, name string) *Log {
+func record(t *testing.T, fs FS, base *Image, dir, name string, delay time.Duration) *Log {
 	t.Helper()
-	d, err := Record(fs, base, time.Millisecond, dir, t.TempDir())
+	d, err := Record(fs, base, delay, dir, t.TempDir())
 	require.NoError(t, err)
 	err = supervise(t.Context(), d, name)
 	log, closed := d.Close()
