@@ -1,0 +1,234 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/internal/powercut"
+	"github.com/pawl-ota/pawl/internal/powercut/check"
+	"github.com/pawl-ota/pawl/internal/testneeds"
+)
+
+// TestMachine cuts the power of a machine as often as PAWL_MACHINE says, and
+// does nothing where that is not set: it takes a while (see make machine).
+// PAWL_SEED repeats a campaign as far as a machine can be repeated.
+func TestMachine(t *testing.T) {
+	cuts, _ := strconv.Atoi(os.Getenv("PAWL_MACHINE"))
+	if cuts == 0 {
+		return
+	}
+	seed, err := strconv.ParseUint(os.Getenv("PAWL_SEED"), 10, 64)
+	if err != nil {
+		seed = rand.Uint64()
+	}
+	t.Logf("PAWL_SEED=%d", seed)
+	c := newCampaign(t, rand.New(rand.NewPCG(seed, 5)))
+	c.install()
+	for begin := time.Now(); c.cuts < cuts; {
+		c.life()
+		if c.cuts%10 == 0 || c.cuts == cuts {
+			t.Logf("machine: %d cuts in %d boots, 0 violations in %s (%s): %d sectors lost, %d updates and %d ways back done, %d ways back of sick releases; after Resume %v",
+				c.cuts, c.boots, time.Since(begin).Round(time.Second), c.vm.accel, c.lost, c.updates, c.rollbacks, c.taken, c.states)
+		}
+	}
+}
+
+type campaign struct {
+	*testing.T
+	vm     vm
+	disk   *disk
+	random *rand.Rand
+	cycle  int // writes of an update and the way back
+
+	known string // the release that a verb has left the device with, if none began since
+	last  []string
+
+	cuts, boots, lost, updates, rollbacks, taken int
+	states                                       map[string]int
+}
+
+func newCampaign(t *testing.T, random *rand.Rand) *campaign {
+	testneeds.Program(t, "qemu-system-x86_64")
+	dir, err := os.MkdirTemp("", "pawl-") // a socket's path is short
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	p, err := debian(dir)
+	require.NoError(t, err)
+	c := &campaign{T: t, random: random, states: map[string]int{}, disk: newDisk(format(t), random)}
+	c.vm = vm{kernel: p.kernel, initrd: filepath.Join(dir, "initrd"), dir: dir}
+	require.NoError(t, os.WriteFile(c.vm.initrd, firmwareImage(t, p), 0o600))
+	c.vm.accel = c.vm.fastest(t.Context())
+	return c
+}
+
+// format returns an ext4.
+func format(t *testing.T) []byte {
+	path := filepath.Join(t.TempDir(), "disk")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.NoError(t, os.Truncate(path, 64<<20))
+	out, err := exec.Command(testneeds.Program(t, "mkfs.ext4"), "-q", "-F", "-b", "4096", path).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return data
+}
+
+// firmwareImage returns what the machine boots.
+func firmwareImage(t *testing.T, p parts) []byte {
+	s := powercut.New(t, "")
+	factory := filepath.Join(t.TempDir(), "factory")
+	s.Copy(t, factory, check.None)
+	for _, name := range []string{"inodes", "boot_id", "repo"} { // of this machine
+		require.NoError(t, os.RemoveAll(filepath.Join(factory, name)))
+	}
+	require.NoError(t, os.Symlink(Repo, filepath.Join(factory, "repo")))
+	guest := filepath.Join(t.TempDir(), "init")
+	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", guest, "./guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	var i initrd
+	for _, dir := range []string{"bin", "data", "dev", "proc", "tmp"} {
+		i.add(dir, typeDir|0o755, nil)
+	}
+	i.console()
+	for _, name := range []string{"sh", "mv", "sync"} {
+		i.add("bin/"+name, typeLink|0o777, []byte("busybox"))
+	}
+	for from, to := range map[string]string{
+		p.busybox: "bin/busybox", guest: "init", powercut.Program(t): "device",
+		factory: "factory", s.Repo + "-1": "repo-1", s.Repo: "repo-2",
+	} {
+		require.NoError(t, i.tree(from, to))
+	}
+	return i.bytes()
+}
+
+// boot runs the machine until it is off, and returns how that came about:
+// errCut, or nil after a reboot or the end.
+func (c *campaign) boot(words string, heard func(words []string)) error {
+	c.boots++
+	c.last = append(c.last, "boot "+words)
+	first := true
+	err := c.vm.run(c.Context(), c.disk, words, func(line string) {
+		c.last = append(c.last, line)
+		words := append(strings.Fields(line), "", "")
+		switch words[0] {
+		case SaysViolation:
+			c.fail(line)
+		case SaysFound:
+			if first && c.known != "" && words[1] != c.known {
+				c.fail("it was acknowledged that the device has " + c.known)
+			}
+			c.states[words[2]]++
+			c.known = ""
+			if words[2] == "idle" {
+				c.known = words[1]
+			}
+		case SaysBegin:
+			c.known = ""
+		case SaysDone:
+			c.known = words[1]
+		}
+		first = false
+		heard(words)
+	})
+	if err != nil && !errors.Is(err, errCut) {
+		c.fail(err.Error())
+	}
+	return err
+}
+
+func (c *campaign) fail(why string) {
+	c.Errorf("violation after %d cuts: %s\n%s", c.cuts, why, strings.Join(c.last, "\n"))
+}
+
+// install makes a device with v1, and finds out how long a cycle is.
+func (c *campaign) install() {
+	for end := false; !end; {
+		require.Less(c, c.boots, 10)
+		require.NoError(c, c.boot(ModeInstall, func(words []string) { end = end || words[0] == SaysEnd }))
+		c.check()
+	}
+	c.disk.arm(0)
+	c.round()
+	c.cycle = c.disk.written()
+	c.cut()
+	c.Logf("installed; an update and the way back are %d writes", c.cycle)
+}
+
+func (c *campaign) check() {
+	if c.Failed() {
+		c.FailNow()
+	}
+}
+
+// round has the device go to v2 and back to v1, and cuts the power then.
+func (c *campaign) round() {
+	there, back := false, false
+	for boots := 0; !back; boots++ {
+		require.Less(c, boots, 20)
+		_ = c.boot("", func(words []string) {
+			c.count(words)
+			there = there || words[0] == SaysDone && words[1] == "v2"
+			if there && words[0] == SaysDone && words[1] == "v1" {
+				back = true
+				c.disk.cut()
+			}
+		})
+		c.check()
+	}
+}
+
+func (c *campaign) count(words []string) {
+	if words[0] != SaysDone {
+		return
+	}
+	switch {
+	case words[3] != "0":
+		c.taken++
+	case words[1] == "v2":
+		c.updates++
+	default:
+		c.rollbacks++
+	}
+}
+
+// life has the device go to and fro until the power goes at a random write.
+func (c *campaign) life() {
+	c.last = nil
+	words := ""
+	if c.random.IntN(4) == 0 {
+		words = ModeSick
+	}
+	if c.cuts%10 == 9 { // a good update, and the way back
+		c.disk.arm(0)
+		c.round()
+	} else {
+		c.disk.arm(1 + c.random.IntN(c.cycle+c.cycle/4))
+		for boots := 0; c.boot(words, c.count) == nil; boots++ {
+			c.check()
+			require.Less(c, boots, 100, "the power does not go")
+		}
+	}
+	c.check()
+	c.cut()
+}
+
+func (c *campaign) cut() {
+	c.cuts++
+	lost := c.disk.on()
+	c.lost += lost
+	c.last = append(c.last, fmt.Sprintf("cut at write %d, %d sectors lost", c.disk.written(), lost))
+}

@@ -1,0 +1,23 @@
+package machine
+
+// What the machine and its init have agreed on.
+const (
+	DeviceDir  = "/data/device" // the device
+	DiskMount  = "/data"
+	DiskDevice = "/dev/nvme0n1"
+	Repo       = "/repo" // a link to the repository with v1, or with both
+
+	// ModeInstall and ModeSick are arguments of init: make a device with v1,
+	// and have every trial fail.
+	ModeInstall = "install"
+	ModeSick    = "sick"
+
+	// Mark begins every line of init. A word follows, and more.
+	Mark          = "pawl: "
+	SaysFound     = "found" // version, state: what there is after Resume
+	SaysBegin     = "begin" // verb
+	SaysDone      = "done"  // version, verb, exit code
+	SaysReboot    = "reboot"
+	SaysEnd       = "end"
+	SaysViolation = "violation"
+)
