@@ -19,6 +19,7 @@ import (
 	"github.com/pawl-ota/pawl/internal/powercut/firmware"
 	"github.com/pawl-ota/pawl/internal/powercut/machine"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
 )
 
 // dir is the device.
@@ -95,10 +96,10 @@ func (l life) mount() error {
 	if l.install {
 		repo = "/repo-1"
 		if _, err := os.Stat(dir); os.IsNotExist(err) {
-			if err := errors.Join(os.CopyFS(dir, os.DirFS("/factory")), os.Chmod(dir+"/state", 0o700)); err != nil {
+			err := errors.Join(os.CopyFS(dir, os.DirFS("/factory")), os.Chmod(dir+"/state", 0o700), durable.SyncTree(dir))
+			if err != nil {
 				return err
 			}
-			syscall.Sync()
 		}
 	}
 	health := "ok\n"
@@ -120,7 +121,6 @@ func (l life) toAndFro(v check.Version, state ota.State) error {
 			verb = firmware.VerbFinish
 		case l.install && v == check.V1:
 			say(machine.SaysEnd)
-			syscall.Sync()
 			return syscall.Unmount(machine.DiskMount, 0)
 		case v == check.V2:
 			verb = firmware.VerbRollback
