@@ -144,7 +144,7 @@ func (c *campaign) next() (j job, n int, ok bool) {
 	}
 	j, c.queue = c.queue[0], c.queue[1:]
 	c.busy++
-	if c.runs++; c.runs%1000 == 0 {
+	if c.runs++; c.runs%500 == 0 {
 		c.t.Logf("%d runs, %d to come, %d points", c.runs, len(c.queue), c.points)
 	}
 	return j, c.runs, true
@@ -211,6 +211,9 @@ func (b *bench) judge(ctx context.Context, g segment, m met, n int) error {
 	}
 	if n%10 != 0 {
 		return nil
+	}
+	if err := b.settle(ctx, true, g.was, g.goal); err != nil {
+		return fmt.Errorf("after a boot: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(b.dir, "health"), []byte("ok\n"), 0o644); err != nil {
 		return err

@@ -168,10 +168,18 @@ func (f fault) String() string {
 	return fmt.Sprintf("%s %s (GOMAXPROCS=%d)", what, f.at, f.procs)
 }
 
+// after is what becomes of the calls after the one that met the fault.
+func (f fault) after() trace.Action {
+	if f.lasting {
+		return f.action
+	}
+	return trace.Continue
+}
+
 // met is one run of a segment.
 type met struct {
 	hit    bool
-	points []point
+	points []point // up to the fault
 	answer firmware.Answer // of a run that was not killed
 }
 
@@ -193,15 +201,15 @@ func (b *bench) verb(ctx context.Context, verb string, f fault) (m met, err erro
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	c := newCounter(b.dir)
 	exit, err := trace.Run(ctx, cmd, trace.Options{Below: b.dir, Before: func(call *trace.Call) trace.Action {
+		if m.hit { // what comes now comes because of the fault
+			return f.after()
+		}
 		p := c.next(call)
-		if p == f.at || len(c.all) == f.nth {
-			m.hit = true
-			return f.action
+		if p != f.at && len(c.all) != f.nth {
+			return trace.Continue
 		}
-		if m.hit && f.lasting {
-			return f.action
-		}
-		return trace.Continue
+		m.hit = true
+		return f.action
 	}})
 	m.points = c.all
 	if err != nil || exit.Killed {
