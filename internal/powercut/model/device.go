@@ -137,21 +137,23 @@ func sick(w Workload) Workload {
 }
 
 // settles has the device come up, and checks it; and now and then that the next
-// update goes well.
+// change goes well, whichever way.
 func settles(ctx context.Context, disk string, any []check.Version, facts []string, sample int) error {
+	from := any[0]
 	for _, v := range any {
 		if slices.Contains(facts, stays(v)) {
 			any = []check.Version{v}
 		}
 	}
-	if _, err := powercut.Settle(ctx, powercut.InProcess, disk, any...); err != nil {
+	is, err := powercut.Settle(ctx, powercut.InProcess, disk, any...)
+	if err != nil || sample%16 != 0 {
 		return err
-	}
-	if sample%16 != 0 {
-		return nil
 	}
 	if err := os.WriteFile(filepath.Join(disk, "health"), []byte("ok\n"), 0o644); err != nil {
 		return err
+	}
+	if is.State == ota.Idle && is.Version() == check.V2 && from != check.None {
+		return powercut.Rollback(ctx, powercut.InProcess, disk)
 	}
 	return powercut.Update(ctx, powercut.InProcess, disk)
 }
