@@ -88,7 +88,7 @@ func drive(ctx context.Context, run Run, dir, verb string) (a firmware.Answer, b
 			return a, boots, violation(verb, a)
 		}
 	}
-	return a, boots, fmt.Errorf("%w: %s asked for %d boots", check.ErrViolation, verb, maxBoots)
+	return a, boots, fmt.Errorf("%w: %s asked for %d boots: %s", check.ErrViolation, verb, maxBoots, a.Error)
 }
 
 func violation(verb string, a firmware.Answer) error {
