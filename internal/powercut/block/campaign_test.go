@@ -2,12 +2,12 @@ package block
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +23,14 @@ import (
 var shares = []struct {
 	name string
 	most int
-}{{"update", 400}, {"rollback", 250}, {"install", 150}, {"trust", 100}, {"file", 100}}
+}{{"update", 300}, {"sick", 150}, {"rollback", 200}, {"install", 100}, {"trust", 100}, {"file", 70}}
+
+// In some states of an update and of its way back the power goes again, while
+// the device settles.
+const (
+	again     = 4  // states of each
+	mostAgain = 10 // states of each of those
+)
 
 // TestStates cuts the power of a real ext4, and in the long campaign also of an
 // xfs and a btrfs: no state may break a promise.
@@ -42,6 +49,13 @@ func TestStates(t *testing.T) {
 				}
 			})
 		}
+		for _, name := range []string{"update", "sick"} {
+			t.Run(fs.Name+"/again/"+name, func(t *testing.T) {
+				for round := range rounds {
+					b.again(t, fs, name, uint64(round))
+				}
+			})
+		}
 	}
 	t.Logf("block: %d distinct states, %d violations in %s", b.states, b.violations, b.took.Round(time.Second))
 }
@@ -53,7 +67,8 @@ func TestSeesFaults(t *testing.T) {
 	b := newBench(t)
 	for _, name := range []string{"bare renameio", "file without fsync", "file without fsyncdir", "update without fsync"} {
 		t.Run(name, func(t *testing.T) {
-			o := b.look(t, fs, name, 1, 300)
+			dir := t.TempDir()
+			o := b.look(t, fs, dir, b.first(t, fs, dir, name), name, 1, 300)
 			assert.NotEmpty(t, o.Failures, "nothing was noticed")
 			for _, f := range o.Failures {
 				t.Logf("%s: %v", f.State, f.Err)
@@ -86,20 +101,46 @@ func (b *bench) fill(t *testing.T, dir string, from check.Version) {
 	require.NoError(t, os.Symlink(b.versions, filepath.Join(dir, "versions")))
 }
 
-// run wants no violation.
+// run records a campaign, and wants no violation in the states of it.
 func (b *bench) run(t *testing.T, fs FS, name string, seed uint64, most int) {
 	t.Helper()
-	for i, f := range b.look(t, fs, name, seed, most).Failures {
-		path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("%s-%d-%d.img", strings.ReplaceAll(name, " ", "-"), seed, i))
+	dir := t.TempDir()
+	b.noViolation(t, b.look(t, fs, dir, b.first(t, fs, dir, name), name, seed, most))
+}
+
+// again records a campaign, and then what the device does in some of its states,
+// and wants no violation in the states of that.
+func (b *bench) again(t *testing.T, fs FS, name string, seed uint64) {
+	t.Helper()
+	dir := t.TempDir()
+	log := record(t, fs, b.first(t, fs, dir, name), dir, name, time.Millisecond)
+	states, _ := States(log, Choice{Seed: seed, Sector: fs.Sector, All: 8, Most: 1000})
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range again {
+		image := NewBuilder(log).Build(states[random.IntN(len(states))])
+		b.noViolation(t, b.look(t, fs, dir, image, "resume", seed, mostAgain))
+	}
+}
+
+func (b *bench) noViolation(t *testing.T, o Outcome) {
+	t.Helper()
+	for i, f := range o.Failures {
+		path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("violation-%d.img", i))
 		assert.Fail(t, "a promise is broken", "%s: %v (with -artifacts: %s, %v)", f.State, f.Err, path, f.Image.WriteFile(path))
 	}
 }
 
-// look records a campaign and looks at most of its states.
-func (b *bench) look(t *testing.T, fs FS, name string, seed uint64, most int) Outcome {
+// first returns the disk with which a campaign begins.
+func (b *bench) first(t *testing.T, fs FS, dir, name string) *Image {
 	t.Helper()
-	begin, dir := time.Now(), t.TempDir()
-	first := base(t, fs, dir, func(disk string) { b.fill(t, deviceOn(disk), campaigns[name].from) })
+	return base(t, fs, dir, func(disk string) { b.fill(t, deviceOn(disk), campaigns[name].from) })
+}
+
+// look records a campaign that begins with first, and looks at most of its
+// states.
+func (b *bench) look(t *testing.T, fs FS, dir string, first *Image, name string, seed uint64, most int) Outcome {
+	t.Helper()
+	begin := time.Now()
 	log := record(t, fs, first, dir, name, time.Duration(1+seed%4)*time.Millisecond)
 	states, found := States(log, Choice{Seed: seed, Sector: fs.Sector, All: 8, Most: most})
 	r := Replay{Log: log, States: states, Check: 50, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, name) }}

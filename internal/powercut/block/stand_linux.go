@@ -12,7 +12,7 @@ import (
 // Stand is a disk in memory onto which one state after the other is put.
 type Stand struct {
 	Place
-	fd   int
+	file *os.File
 	loop *Loop
 }
 
@@ -22,22 +22,19 @@ func NewStand(fs FS, dir string) (*Stand, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a file in memory: %w", err)
 	}
-	s := &Stand{Place: Place{FS: fs, Dir: dir}, fd: fd}
-	if err := unix.Ftruncate(fd, fs.Size); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+	s := &Stand{Place: Place{FS: fs, Dir: dir}, file: os.NewFile(uintptr(fd), "disk")}
+	if err := s.file.Truncate(fs.Size); err != nil {
+		return nil, errors.Join(err, s.file.Close())
 	}
 	if s.loop, err = attach(fd, 0); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+		return nil, errors.Join(err, s.file.Close())
 	}
 	s.Device = s.loop.Path
 	return s, nil
 }
 
 // Close gives the disk up. It must not be mounted.
-func (s *Stand) Close() error { return errors.Join(s.loop.Close(), unix.Close(s.fd)) }
-
-// path names the disk for a program that this process starts.
-func (s *Stand) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.fd) }
+func (s *Stand) Close() error { return errors.Join(s.loop.Close(), s.file.Close()) }
 
 // Make makes the file system.
 func (s *Stand) Make() error { return s.run(s.FS.Make) }
@@ -60,8 +57,9 @@ func (s *Stand) Repair() error {
 }
 
 func (s *Stand) run(command []string) error {
-	args := append(command[1:len(command):len(command)], s.path())
-	if out, err := exec.Command(command[0], args...).CombinedOutput(); err != nil {
+	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], "/proc/self/fd/3")...)
+	cmd.ExtraFiles = []*os.File{s.file}
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", command[0], err, out)
 	}
 	return nil
@@ -78,7 +76,7 @@ func (s *Stand) forget() error {
 
 // Load puts m on the disk.
 func (s *Stand) Load(m *Image) error {
-	if err := errors.Join(s.forget(), unix.Ftruncate(s.fd, 0), unix.Ftruncate(s.fd, s.FS.Size)); err != nil {
+	if err := errors.Join(s.forget(), s.file.Truncate(0), s.file.Truncate(s.FS.Size)); err != nil {
 		return err
 	}
 	return m.runs(512, func(first int, pages []*page) error {
@@ -86,7 +84,7 @@ func (s *Stand) Load(m *Image) error {
 		for i, p := range pages {
 			vector[i] = p[:]
 		}
-		n, err := unix.Pwritev(s.fd, vector, int64(first)*pageSize)
+		n, err := unix.Pwritev(int(s.file.Fd()), vector, int64(first)*pageSize)
 		if err == nil && n < len(pages)*pageSize {
 			err = unix.ENOSPC
 		}
@@ -99,14 +97,14 @@ func (s *Stand) Save() (*Image, error) {
 	m := NewImage(s.FS.Size)
 	buf := make([]byte, 1<<20)
 	for off := int64(0); off < s.FS.Size; {
-		data, err := unix.Seek(s.fd, off, unix.SEEK_DATA)
+		data, err := unix.Seek(int(s.file.Fd()), off, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			break
 		} else if err != nil {
 			return nil, err
 		}
 		data &^= pageSize - 1
-		n, err := unix.Pread(s.fd, buf, data)
+		n, err := unix.Pread(int(s.file.Fd()), buf, data)
 		if err != nil {
 			return nil, err
 		}

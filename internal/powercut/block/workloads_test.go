@@ -29,9 +29,11 @@ type campaign struct {
 }
 
 var campaigns = map[string]campaign{
-	"update":   {check.V1, device(powercut.Update), settle(check.V1, check.V2)},
-	"rollback": {check.V2, device(powercut.Rollback), settle(check.V2, check.V1)},
-	"install":  {check.None, device(powercut.Update), settle(check.None, check.V2)},
+	"update":   {check.V1, device(powercut.Update, check.V2), settle},
+	"sick":     {check.V1, device(sick, check.V1), settle},
+	"rollback": {check.V2, device(powercut.Rollback, check.V1), settle},
+	"install":  {check.None, device(powercut.Update, check.V2), settle},
+	"resume":   {check.None, resuming, settle}, // begins with a state of another one
 	"trust":    {check.V1, refreshing, lookRefreshed},
 	"file":     {check.None, replacing(durable.WriteFile), lookReplaced},
 
@@ -39,7 +41,7 @@ var campaigns = map[string]campaign{
 	"bare renameio":         {check.None, replacing(bare), lookReplaced},
 	"file without fsync":    {check.None, without("fsync", replacing(durable.WriteFile)), lookReplaced},
 	"file without fsyncdir": {check.None, without("fsyncdir", replacing(durable.WriteFile)), lookReplaced},
-	"update without fsync":  {check.V1, without("fsync", device(powercut.Update)), settle(check.V1, check.V2)},
+	"update without fsync":  {check.V1, without("fsync", device(powercut.Update, check.V2)), settle},
 }
 
 // without is a workload from which every step of that kind is left out.
@@ -60,19 +62,41 @@ func bare(path string, data []byte, perm os.FileMode) error {
 	return renameio.WriteFile(path, data, perm)
 }
 
-// done is the mark after which only the new release will do.
-const done = "done"
-
-// device takes a device through its verbs, and says after each how it ended.
-func device(verbs func(ctx context.Context, run powercut.Run, dir string) error) workload {
+// device takes a device through its verbs, says after each how it ended, and at
+// last what the device is from then on.
+func device(verbs func(ctx context.Context, run powercut.Run, dir string) error, to check.Version) workload {
 	return func(ctx context.Context, dir string, ack func(string) error) (err error) {
 		run := func(ctx context.Context, dir, verb string) firmware.Answer {
 			a := powercut.InProcess(ctx, dir, verb)
 			err = errors.Join(err, ack(fmt.Sprintf("%s: %d %s", verb, a.Code, a.Result)))
 			return a
 		}
-		return errors.Join(verbs(ctx, run, dir), err, ack(done))
+		return errors.Join(verbs(ctx, run, dir), err, ack(to.String()))
 	}
+}
+
+// sick takes a device to a release on which it is sick, and so back.
+func sick(ctx context.Context, run powercut.Run, dir string) error {
+	if err := durable.WriteFile(filepath.Join(dir, "health"), []byte("sick\n"), 0o644); err != nil {
+		return err
+	}
+	a := run(ctx, dir, firmware.VerbUpdate)
+	for boots := 0; a.Code == firmware.ExitBoot && boots < 8; boots++ {
+		run(ctx, dir, firmware.VerbBoot)
+		a = run(ctx, dir, firmware.VerbFinish)
+	}
+	_, err := check.Device(dir, check.V1)
+	return err
+}
+
+// resuming has a device settle after a power cut. When nothing is open then, it
+// stays what it is.
+func resuming(ctx context.Context, dir string, ack func(string) error) error {
+	s, err := powercut.Settle(ctx, powercut.InProcess, dir)
+	if err == nil && s.State == ota.Idle {
+		err = ack(s.Version().String())
+	}
+	return err
 }
 
 // goodUpdate is how many states there are for each that is updated afterwards.
@@ -80,29 +104,37 @@ const goodUpdate = 10
 
 // settle boots a device as often as it asks for, and once more, and looks what
 // it is. Some have to take an update then.
-func settle(from, to check.Version) Look {
-	return func(disk string, v Visit) error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		want := []check.Version{from, to}
-		if v.Last == done {
-			want = want[1:]
+func settle(disk string, v Visit) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var want []check.Version
+	for _, version := range []check.Version{check.None, check.V1, check.V2} {
+		if v.Last == version.String() {
+			want = append(want, version)
 		}
-		dir := deviceOn(disk)
-		for range 2 {
-			s, err := powercut.Settle(ctx, powercut.InProcess, dir, want...)
-			if err != nil {
-				return err
-			}
-			if s.State == ota.Idle { // and so it stays
-				want = []check.Version{s.Version()}
-			}
-		}
-		if v.N%goodUpdate == 0 {
-			return powercut.Update(ctx, powercut.InProcess, dir)
-		}
-		return nil
 	}
+	dir := deviceOn(disk)
+	for range 2 {
+		s, err := powercut.Settle(ctx, powercut.InProcess, dir, want...)
+		if err != nil {
+			return err
+		}
+		if s.State == ota.Idle { // and so it stays
+			want = []check.Version{s.Version()}
+		}
+	}
+	if v.N%goodUpdate == 0 {
+		return update(ctx, dir)
+	}
+	return nil
+}
+
+// update has a device take a release on which it is not sick.
+func update(ctx context.Context, dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "health"), []byte("ok\n"), 0o644); err != nil {
+		return err
+	}
+	return powercut.Update(ctx, powercut.InProcess, dir)
 }
 
 // replaced is how often a file is replaced.
@@ -199,7 +231,7 @@ func lookRefreshed(disk string, v Visit) error {
 		return fmt.Errorf("the newest version is not taken: %w", err)
 	}
 	if v.N%goodUpdate == 0 {
-		return powercut.Update(ctx, powercut.InProcess, dir)
+		return update(ctx, dir)
 	}
 	return nil
 }
