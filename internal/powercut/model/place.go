@@ -131,7 +131,7 @@ func (l *layout) stays(rel string, sx *unix.Statx_t) bool {
 		size, err := unix.Llistxattr(filepath.Join(l.root, rel), nil)
 		return size == 0 && (err == nil || err == unix.ENOTSUP) && len(want.Xattrs) == 0
 	}
-	return l.fine && h.is.Ctime == nanos(sx.Ctime) && l.names[want] == 1
+	return l.fine && h.is.Ctime == nanos(sx.Ctime) && sx.Nlink == 1 && l.names[want] == 1
 }
 
 func (l *layout) one(e Entry) error {
