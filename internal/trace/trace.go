@@ -131,8 +131,22 @@ func (t *tracer) begin() error {
 	if err := install(t.first, filter(t.calls)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	if err := t.canRead(); err != nil {
+		return fmt.Errorf("%w: cannot read memory: %w", ErrUnavailable, err)
+	}
 	t.resume(t.first, 0)
 	return nil
+}
+
+// canRead tries to read the stack of the first process: later a failure to read
+// a name means that the program has given a wrong address.
+func (t *tracer) canRead() error {
+	var r unix.PtraceRegs
+	err := unix.PtraceGetRegs(t.first, &r)
+	if err == nil {
+		_, err = t.tasks[t.first].read(uint64(stackPointer(&r)), 8)
+	}
+	return err
 }
 
 // loop handles stops until no task is left.
@@ -146,8 +160,6 @@ func (t *tracer) loop() {
 		t.exit.Stops++
 		if ws.Exited() || ws.Signaled() {
 			t.gone(tid, ws)
-		} else if t.isDying() {
-			t.kill() // somebody who was born meanwhile
 		} else {
 			t.stopped(tid, ws)
 		}
@@ -161,6 +173,9 @@ func (t *tracer) stopped(tid int, ws unix.WaitStatus) {
 	k, known := t.tasks[tid]
 	if !known {
 		k = t.task(tid)
+	}
+	if t.isDying() {
+		return // it has been killed, and need not go on for that
 	}
 	switch sig := ws.StopSignal(); {
 	case sig == sysStop:
@@ -279,13 +294,21 @@ func (t *tracer) task(tid int) *task {
 	k := &task{tid: tid, pid: tid}
 	t.tasks[tid] = k
 	if fd, err := unix.PidfdOpen(tid, 0); err == nil {
-		t.mu.Lock()
-		t.procs[tid] = fd
-		t.mu.Unlock()
+		t.register(tid, fd)
 	} else {
 		k.pid = processOf(tid)
 	}
 	return k
+}
+
+// register takes up a process. One that is born when all are to die dies too.
+func (t *tracer) register(pid, fd int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.procs[pid] = fd
+	if t.dying {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
 }
 
 // replaced handles an exec: the other threads of the process are gone, and the
