@@ -203,7 +203,7 @@ func (c *campaign) missed(j job) {
 // the device boots; in even ones the process alone was killed or failed. After
 // every tenth a good update must go all the way.
 func (b *bench) judge(ctx context.Context, g segment, m met, n int) error {
-	if err := b.said(g, m.answer); err != nil {
+	if err := b.said(g, m); err != nil {
 		return err
 	}
 	if err := b.settle(ctx, n%2 == 1, g.was, g.goal); err != nil {
@@ -222,14 +222,15 @@ func (b *bench) judge(ctx context.Context, g segment, m met, n int) error {
 }
 
 // said checks the device against what a verb said that was not killed.
-func (b *bench) said(g segment, a firmware.Answer) (err error) {
-	if a.Code != firmware.ExitDone {
+func (b *bench) said(g segment, m met) (err error) {
+	a := m.answer
+	if m.killed || a.Code != firmware.ExitDone {
 		return nil
 	}
-	switch a.Result.State {
-	case ota.Committed:
+	switch {
+	case a.Result.State == ota.Committed, g.verb == firmware.VerbUpdate:
 		_, err = check.Device(b.dir, g.goal)
-	case ota.Reverted:
+	case a.Result.State == ota.Reverted:
 		_, err = check.Device(b.dir, g.was)
 	}
 	if err != nil {

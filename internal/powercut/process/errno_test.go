@@ -36,11 +36,10 @@ func lasting() []syscall.Errno {
 	return []syscall.Errno{syscall.ENOSPC, syscall.EROFS, syscall.EIO}
 }
 
-// TestErrno has each call that changes something fail, with each error that
-// there is, once or from then on. The verb may end in an error or get over it;
-// it must not say what is not so, and afterwards the device is one release.
-func TestErrno(t *testing.T) {
-	s := newStand(t)
+// errors has each call that changes something fail, with each error that there
+// is, once or from then on. The verb may end in an error or get over it; it must
+// not say what is not so, and afterwards the device is one release.
+func (s *stand) errors(t *testing.T) {
 	if long() {
 		for _, procs := range []int{1, 4} {
 			newCampaign(t, s, allErrors(procs)).do(procs, prepare(everything()))
@@ -71,14 +70,14 @@ func someErrors(n int, p point) []fault {
 	return all[n/8%len(all) : n/8%len(all)+1]
 }
 
-// TestKillTwice kills the program, and then the Resume after it, which may be
-// that of a rollback or of a way back too.
-func TestKillTwice(t *testing.T) {
+// twice kills the program, and then the Resume after it, which may be that of a
+// rollback or of a way back too.
+func (s *stand) twice(t *testing.T) {
 	runs := 60
 	if long() {
 		runs = 2000
 	}
-	c := newCampaign(t, newStand(t), nil)
+	c := newCampaign(t, s, nil)
 	random := rand.New(rand.NewPCG(1, 2))
 	c.faults = func(_ int, p point) []fault {
 		all := kills(1)(0, p)

@@ -69,14 +69,23 @@ func (b *bench) resumes(ctx context.Context, segments []segment) ([]segment, err
 	return all, nil
 }
 
-// TestKill kills the device's program before and after each call that changes
+// TestCrash takes the device's program through all campaigns of this package.
+// The long ones are for PAWL_CRASH=long; an ordinary user takes a second, smaller
+// look at what root sees.
+func TestCrash(t *testing.T) {
+	s := newStand(t)
+	t.Run("kill", s.kill)
+	t.Run("errors", s.errors)
+	t.Run("twice", s.twice)
+}
+
+// kill kills the device's program before and after each call that changes
 // something: in an update, a rollback, and the Resume after a kill. The long
 // campaign does so in more workloads, and also on four threads.
-func TestKill(t *testing.T) {
-	s := newStand(t)
+func (s *stand) kill(t *testing.T) {
 	if !long() {
 		c := newCampaign(t, s, kills(1))
-		if os.Geteuid() != 0 { // a second look at what root sees
+		if os.Geteuid() != 0 {
 			c.most = 200
 		}
 		c.do(1, prepare(usual()))

@@ -179,7 +179,8 @@ func (f fault) after() trace.Action {
 // met is one run of a segment.
 type met struct {
 	hit    bool
-	points []point // up to the fault
+	killed bool
+	points []point         // up to the fault
 	answer firmware.Answer // of a run that was not killed
 }
 
@@ -211,7 +212,7 @@ func (b *bench) verb(ctx context.Context, verb string, f fault) (m met, err erro
 		m.hit = true
 		return f.action
 	}})
-	m.points = c.all
+	m.points, m.killed = c.all, exit.Killed
 	if err != nil || exit.Killed {
 		return m, err
 	}
