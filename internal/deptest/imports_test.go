@@ -40,9 +40,13 @@ var bans = []ban{
 	{"examples/agent", docker, "an agent for files is small"},
 	{"examples/agent", module + "/ota/publish", "keys and signing stay at the publisher"},
 	{"examples/agent", "testing", "a device binary holds no test code"},
+	{"examples/agent", module + "/internal/powercut/...", "a device binary holds no test code"},
+	{"examples/agent", module + "/internal/trace", "a device binary holds no test code"},
 	{"examples/embed", docker, "firmware for files is small"},
 	{"examples/embed", module + "/ota/publish", "keys and signing stay at the publisher"},
 	{"examples/embed", "testing", "a device binary holds no test code"},
+	{"examples/embed", module + "/internal/powercut/...", "a device binary holds no test code"},
+	{"examples/embed", module + "/internal/trace", "a device binary holds no test code"},
 	{"ota/publish", "github.com/pawl-ota/pawl/ota", "the publisher runs on a maker's desk, the engine on a device"},
 }
 
