@@ -3,19 +3,73 @@
 package model
 
 import (
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/internal/powercut"
 )
 
-// TestDevices cuts the power in all that a device does.
-func TestDevices(t *testing.T) {
+// cuts is how many crashes of a workload are looked at: in an ordinary run, and
+// in a long one.
+type cuts struct {
+	Workload
+	few, many int
+	env       []string
+}
+
+// TestModel cuts the power in everything that pawl does to a disk: after every
+// call, whatever was not durable then being lost or kept.
+func TestModel(t *testing.T) {
 	scene := powercut.New(t, inMemory(t)) // before the stand, which has its own inodes
+	repos := newRepos(t)
 	stand := newStand(t)
-	for _, w := range Devices(scene) {
-		t.Run(w.Name, func(t *testing.T) {
-			t.Parallel()
-			onStand(t, stand, w, Options{States: states(1000, 100_000), Recoveries: states(3, 300), RecoveryStates: 50})
-		})
+	all := []cuts{
+		{workload("durable", steps), 1000, 10_000, nil},
+		{journaling(), 1000, 10_000, nil},
+		{trusting(repos), 800, 60_000, []string{envRepos + "=" + repos.dir}},
 	}
+	for _, w := range Devices(scene) {
+		all = append(all, cuts{w, 1050, 115_000, nil})
+	}
+	reports := make([]*Report, len(all))
+	began := time.Now()
+	t.Run("of", func(t *testing.T) {
+		for n, c := range all {
+			t.Run(strings.ReplaceAll(c.Name, " ", "_"), func(t *testing.T) {
+				t.Parallel()
+				o := Options{States: states(c.few, c.many), Env: c.env, Until: until(t)}
+				if c.Recover != nil {
+					o.Recoveries, o.RecoveryStates = states(3, 300), 50
+				}
+				var err error
+				reports[n], err = c.Run(t.Context(), stand, o)
+				require.NoError(t, err)
+				t.Log(reports[n])
+				for _, v := range reports[n].Violations {
+					t.Error(v.String())
+				}
+			})
+		}
+	})
+	total, deeper, bad := 0, 0, 0
+	for _, r := range reports {
+		if r != nil {
+			total, deeper, bad = total+r.States, deeper+r.Deeper, bad+len(r.Violations)
+		}
+	}
+	t.Logf("model: %d states of %d workloads, and %d of crashed recoveries, %d violations in %.0f s",
+		total, len(all), deeper, bad, time.Since(began).Seconds())
+}
+
+// until is a little before the time limit of the tests: a long run tells how
+// far it came.
+func until(t *testing.T) time.Time {
+	end, ok := t.Deadline()
+	if !ok {
+		return end
+	}
+	return end.Add(-time.Minute)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"testing"
 	"time"
 
 	"github.com/pawl-ota/pawl/internal/journal"
@@ -75,9 +74,4 @@ func journaling() Workload {
 
 func isBody(body []byte, n int) bool {
 	return n == 0 && body == nil || n > 0 && bytes.Equal(body, bodyOf(n))
-}
-
-// TestJournal: the journal never goes back.
-func TestJournal(t *testing.T) {
-	run(t, journaling(), Options{States: states(1500, 50_000)})
 }

@@ -214,11 +214,6 @@ func furnish(dir string) error {
 	return nil
 }
 
-// TestPrimitives holds every function of package durable to its promise.
-func TestPrimitives(t *testing.T) {
-	run(t, workload("durable", steps), Options{States: states(3000, 100_000)})
-}
-
 // TestComparison shows that the model sees what others leave to chance: renameio
 // promises no durability, and it says so.
 func TestComparison(t *testing.T) {

@@ -23,6 +23,8 @@ type Options struct {
 	Recoveries, RecoveryStates int
 	// First ends it at the first violation.
 	First bool
+	// Until ends it early, if it is not zero.
+	Until time.Time
 	// Env is added to the environment of what is recorded.
 	Env []string
 }
@@ -215,6 +217,9 @@ func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []str
 		}
 		if every > 0 && n%every == 0 {
 			c.deep = append(c.deep, j)
+		}
+		if !c.o.Until.IsZero() && time.Now().After(c.o.Until) {
+			return n, nil
 		}
 	}
 	return n, nil

@@ -69,19 +69,3 @@ func newStand(t *testing.T) *Stand {
 	t.Cleanup(done)
 	return stand
 }
-
-// run looks at the crashes of a workload, in which nothing may be wrong.
-func run(t *testing.T, w Workload, o Options) {
-	t.Helper()
-	onStand(t, newStand(t), w, o)
-}
-
-func onStand(t *testing.T, stand *Stand, w Workload, o Options) {
-	t.Helper()
-	r, err := w.Run(t.Context(), stand, o)
-	require.NoError(t, err)
-	t.Log(r)
-	for _, v := range r.Violations {
-		t.Error(v.String())
-	}
-}

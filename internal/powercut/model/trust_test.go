@@ -168,9 +168,3 @@ func stampIn(disk, name string) int64 {
 	}
 	return max(file.Timestamp, file.Marks.Timestamp)
 }
-
-// TestTrust: marks do not go back, and the update channel lives.
-func TestTrust(t *testing.T) {
-	all := newRepos(t)
-	run(t, trusting(all), Options{States: states(1500, 100_000), Env: []string{envRepos + "=" + all.dir}})
-}
