@@ -94,8 +94,9 @@ func Fail(errno syscall.Errno) Action { return Action(errno) }
 // Options say what to look at and what to do.
 type Options struct {
 	// Before is asked before each changing call; nil lets all of them happen.
-	// The callbacks are called one at a time, on one goroutine; the traced
-	// program stands still as far as it wants to change something.
+	// The callbacks are called one at a time, on one goroutine, and must not
+	// start processes; the traced program stands still as far as it wants to
+	// change something.
 	Before func(*Call) Action
 	// After is told of each call that happened or failed, also of one after
 	// which the tree is killed.

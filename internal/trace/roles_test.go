@@ -5,6 +5,7 @@ package trace
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,7 @@ var roles = map[string]func(dir string) error{
 	"children": children,
 	"lasting":  lasting,
 	"dying":    dying,
+	"waiting":  waiting,
 }
 
 func TestMain(m *testing.M) {
@@ -223,5 +225,11 @@ func dying(dir string) error {
 			os.Exit(0)
 		}
 	}})
+	return err
+}
+
+// waiting waits until its input ends.
+func waiting(string) error {
+	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
 }

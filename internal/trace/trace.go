@@ -29,21 +29,28 @@ func Run(ctx context.Context, cmd *exec.Cmd, o Options) (Exit, error) {
 }
 
 // onThread calls f on a thread of its own: the kernel lets only the thread that
-// traces ask and wait. It is not the main thread, which gets the children of
-// threads that ended: f would take in children that are none of its business.
+// traces ask and wait. It is one that has no children yet, and not the main
+// one, which gets those of threads that ended: f would take in processes that
+// are none of its business.
 func onThread(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		if unix.Gettid() == unix.Getpid() {
+		if unix.Gettid() == unix.Getpid() || hasChildren() {
 			onThread(f)
 			return
 		}
 		f()
 	}()
 	<-done
+}
+
+// hasChildren reports whether this thread has started processes that nobody
+// has waited for.
+func hasChildren() bool {
+	return unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL|unix.WNOTHREAD, nil) != unix.ECHILD
 }
 
 // Available reports whether this process may trace a program, as an error that

@@ -356,6 +356,26 @@ func TestNotOnTheMainThread(t *testing.T) {
 	}
 }
 
+// TestOtherChildren has a process of somebody else, started on a thread that is
+// at hand, end during a run: that somebody learns how it ended.
+func TestOtherChildren(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 20 {
+		other := exec.CommandContext(t.Context(), "/proc/self/exe", realDir(t))
+		other.Env = append(os.Environ(), roleName+"=waiting")
+		stdin, err := other.StdinPipe()
+		require.NoError(t, err)
+		require.NoError(t, other.Start())
+		dir := realDir(t)
+		trace(t, "write", dir, Options{Below: dir, Before: func(*Call) Action {
+			_ = stdin.Close()
+			require.Eventually(t, func() bool { return isGone(strconv.Itoa(other.Process.Pid)) }, 10*time.Second, time.Millisecond)
+			return Continue
+		}})
+		require.NoError(t, other.Wait())
+	}
+}
+
 // TestProgramsThatCannotStart end in an error and leave nobody behind.
 func TestProgramsThatCannotStart(t *testing.T) {
 	_, err := Run(t.Context(), exec.Command(filepath.Join(t.TempDir(), "none")), Options{})
