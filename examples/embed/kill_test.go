@@ -166,8 +166,11 @@ func TestKill(t *testing.T) {
 	b.holds("one", 1)
 
 	kills, every := map[string]int{}, 6 // by what was said last
-	if os.Getenv("PAWL_CRASH") == "long" {
+	switch {
+	case os.Getenv("PAWL_CRASH") == "long":
 		every = 1
+	case testing.Short():
+		every = 18
 	}
 	builds := []string{"two", "one", "two", "bad", "one"}
 	running, runs := "one", 1
@@ -202,7 +205,10 @@ func TestKill(t *testing.T) {
 		b.holds(running, runs)
 	}
 	t.Logf("%d releases, killed after: %v", n-1, kills)
-	require.GreaterOrEqual(t, len(kills), 3)
+	require.NotEmpty(t, kills)
+	if !testing.Short() {
+		require.GreaterOrEqual(t, len(kills), 3)
+	}
 }
 
 // step is what a line of progress is about: its state and step.

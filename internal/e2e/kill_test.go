@@ -22,8 +22,11 @@ import (
 func TestKillAnywhere(t *testing.T) {
 	t.Parallel()
 	kills := 12
-	if os.Getenv("PAWL_CRASH") == "long" {
+	switch {
+	case os.Getenv("PAWL_CRASH") == "long":
 		kills = 300
+	case testing.Short():
+		kills = 4
 	}
 	m := newScriptMaker(t)
 	bothLayouts(t, func(t *testing.T, layout string) {

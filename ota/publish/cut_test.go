@@ -62,8 +62,11 @@ func (b *base) copy(t *testing.T) (*fixture, *device) {
 func TestChangesCutAnywhere(t *testing.T) {
 	b := newBase(t)
 	step, long := 2, os.Getenv("PAWL_CRASH") == "long"
-	if long {
+	switch {
+	case long:
 		step = 1
+	case testing.Short():
+		step = 8
 	}
 	for _, c := range b.cases(t) {
 		if !long && slices.Contains([]string{"rotate timestamp", "rotate snapshot", "raise the threshold", "renew", "revoke"}, c.name) {
