@@ -3,6 +3,7 @@ package block
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -32,6 +33,25 @@ func TestDisk(t *testing.T) {
 			require.NoError(t, s.Check())
 		})
 	}
+}
+
+// TestLost: a state that cannot be mounted, also not after a repair, is a
+// failure, and the next one is looked at all the same.
+func TestLost(t *testing.T) {
+	fs := Ext4()
+	needs(t, fs)
+	dir := t.TempDir()
+	l := &Log{Base: base(t, fs, dir, func(string) {})}
+	l.Entries = []Entry{{Op: Flush}, {Op: Discard, Length: fs.Size}}
+	states, _ := States(l, Choice{Sector: int(fs.Size), All: 8})
+	require.Len(t, states, 2)
+	r := Replay{Log: l, States: states, Check: 1, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, "file") }}
+	outcome, err := r.Run(stand(t, fs, dir))
+	require.NoError(t, err)
+	require.Len(t, outcome.Failures, 1)
+	assert.Equal(t, states[1:], outcome.Repaired)
+	assert.ErrorContains(t, outcome.Failures[0].Err, "the file system is lost")
+	assert.Equal(t, 1, outcome.Checked)
 }
 
 // TestNothingStays: a disk and a stand leave no loop device behind.

@@ -135,6 +135,19 @@ func TestSample(t *testing.T) {
 	assert.Equal(t, 8, prefixes)
 }
 
+// TestPrefixLater: a content that was found as a part is a prefix when it is one
+// at a later moment.
+func TestPrefixLater(t *testing.T) {
+	l := logOf(nil, 1, 2, 0)
+	l.Entries = append(l.Entries, Entry{Op: Discard, Offset: sectorSize, Length: sectorSize})
+	states, _ := States(l, Choice{Sector: sectorSize, All: 8})
+	prefix := map[string]bool{}
+	for _, s := range states {
+		prefix[holds(l, s)] = s.Prefix
+	}
+	assert.Equal(t, map[string]bool{"": true, "1": true, "2": true, "12": true}, prefix)
+}
+
 // TestContents: States takes two states for one exactly when their bytes are
 // equal, on logs in which requests lie over each other.
 func TestContents(t *testing.T) {
