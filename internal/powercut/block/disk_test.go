@@ -35,23 +35,27 @@ func TestDisk(t *testing.T) {
 	}
 }
 
-// TestLost: a state that cannot be mounted, also not after a repair, is a
-// failure, and the next one is looked at all the same.
+// TestLost: a state that cannot be mounted is repaired. When it cannot be
+// mounted then, that is a failure, and the next one is looked at all the same.
 func TestLost(t *testing.T) {
 	fs := Ext4()
 	needs(t, fs)
 	dir := t.TempDir()
 	l := &Log{Base: base(t, fs, dir, func(string) {})}
-	l.Entries = []Entry{{Op: Flush}, {Op: Discard, Length: fs.Size}}
+	super := make([]byte, sectorSize)
+	l.Base.Read(super, 1024)
+	super[0x38]++ // the magic number
+	l.Entries = []Entry{{Op: Write, Offset: 1024, Length: sectorSize, Data: super}, {Op: Flush}, {Op: Discard, Length: fs.Size}}
 	states, _ := States(l, Choice{Sector: int(fs.Size), All: 8})
-	require.Len(t, states, 2)
+	require.Len(t, states, 3)
 	r := Replay{Log: l, States: states, Check: 1, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, "file") }}
 	outcome, err := r.Run(stand(t, fs, dir))
 	require.NoError(t, err)
 	require.Len(t, outcome.Failures, 1)
-	assert.Equal(t, states[1:], outcome.Repaired)
+	assert.Equal(t, states[2], outcome.Failures[0].State)
 	assert.ErrorContains(t, outcome.Failures[0].Err, "the file system is lost")
-	assert.Equal(t, 1, outcome.Checked)
+	assert.Equal(t, states[1:], outcome.Repaired)
+	assert.Equal(t, 2, outcome.Checked)
 }
 
 // TestNothingStays: a disk and a stand leave no loop device behind.

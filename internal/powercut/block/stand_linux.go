@@ -53,7 +53,7 @@ func (s *Stand) Repair() error {
 	if errors.As(err, &exit) {
 		err = nil
 	}
-	return errors.Join(err, s.forget())
+	return err
 }
 
 func (s *Stand) run(command []string) error {
