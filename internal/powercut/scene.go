@@ -251,9 +251,10 @@ mv %[2]s.new %[2]s
 sync .
 `
 
-// scripts makes those of the component sys: one on either side of the switch.
+// scripts makes those of the component sys: one before it is staged, and one on
+// either side of the switch.
 func (s *Scene) scripts(dir string) (all []publish.Script, err error) {
-	for name, at := range map[string]release.Point{"before": release.BeforeActivate, "after": release.AfterActivate} {
+	for name, at := range map[string]release.Point{"early": release.BeforeStage, "before": release.BeforeActivate, "after": release.AfterActivate} {
 		p := publish.Script{Name: name, At: at, Run: filepath.Join(dir, name), Undo: filepath.Join(dir, name+"-undo")}
 		for path, says := range map[string]string{p.Run: "PAWL_TO_SEQ", p.Undo: "PAWL_FROM_SEQ"} {
 			if err := os.WriteFile(path, fmt.Appendf(nil, script, says, name), 0o755); err != nil {

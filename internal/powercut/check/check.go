@@ -149,27 +149,33 @@ func (l *looker) boot() Version {
 	return l.complain("slot %s holds %d bytes of something else", words[1], len(image))
 }
 
-// scripts returns the release that all scripts of sys say they prepared.
+// scripts returns the release that the scripts around the switch of sys say they
+// prepared. The one before the staging may have prepared another, as long as
+// that is open: see Tidy.
 func (l *looker) scripts() Version {
-	var all []Version
-	for _, name := range []string{"before", "after"} {
-		data, err := os.ReadFile(l.path("effects", name))
-		text := strings.TrimSpace(string(data))
-		switch {
-		case errors.Is(err, os.ErrNotExist) || text == "0" && err == nil:
-			all = append(all, None)
-		case err == nil && text == "1":
-			all = append(all, V1)
-		case err == nil && text == "2":
-			all = append(all, V2)
-		default:
-			return l.complain("effects/%s says %q (%v)", name, data, err)
-		}
+	early, before, after := l.effect("early"), l.effect("before"), l.effect("after")
+	if early == Mixed || before == Mixed || after == Mixed {
+		return Mixed
 	}
-	if all[0] != all[1] {
-		return l.complain("the script before the switch prepared %s, the one after it %s", all[0], all[1])
+	if before != after {
+		return l.complain("the script before the switch prepared %s, the one after it %s", before, after)
 	}
-	return all[0]
+	return before
+}
+
+// effect returns what one script prepared.
+func (l *looker) effect(name string) Version {
+	data, err := os.ReadFile(l.path("effects", name))
+	text := strings.TrimSpace(string(data))
+	switch {
+	case errors.Is(err, os.ErrNotExist) || text == "0" && err == nil:
+		return None
+	case err == nil && text == "1":
+		return V1
+	case err == nil && text == "2":
+		return V2
+	}
+	return l.complain("effects/%s says %q (%v)", name, data, err)
 }
 
 // leftovers finds temporary files of state folders, which every Lock sweeps.
@@ -185,6 +191,10 @@ func (l *looker) leftovers() {
 // Tidy checks that a device on which no transaction is open has nothing that
 // belongs to one. The error wraps [ErrViolation].
 func Tidy(dir string) error {
+	l := looker{dir: dir}
+	if early, after := l.effect("early"), l.effect("after"); early != after {
+		return fmt.Errorf("%w: nothing is open, and the script before the staging prepared %s, the one after the switch %s", ErrViolation, early, after)
+	}
 	var left []string
 	for _, pattern := range []string{".pawl.app/tx/*", ".pawl.app/trash/*", ".pawl.sys/tx/*", ".pawl.sys/trash/*", "slots/.pawl-tmp-*"} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
