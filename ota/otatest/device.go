@@ -74,7 +74,8 @@ type Device struct {
 // state is all that there is of a device, disk and memory.
 type state struct {
 	files   map[string]file
-	written int // counts writes, for their order
+	ghosts  map[string]file // cleared, and durable before that
+	written int             // counts writes, for their order
 	parts   map[string]*part
 	offered *release.Release
 	offline bool
@@ -101,7 +102,7 @@ type state struct {
 // as its source, which offers nothing yet.
 func NewDevice(repo *Repo, parts ...Part) *Device {
 	d := &Device{repo: repo, state: state{
-		files: map[string]file{}, parts: map[string]*part{},
+		files: map[string]file{}, ghosts: map[string]file{}, parts: map[string]*part{},
 		refuse: map[string]int{}, failing: map[string]int{}, asked: map[string]int{}, begun: map[ota.TxID]bool{},
 		scripts: map[Script]ScriptState{}, exits: map[Script][]int{}, undoExits: map[Script][]int{},
 		free: [2]int64{1 << 40, 1 << 30},
@@ -120,7 +121,8 @@ func (d *Device) Clone() *Device {
 	defer d.mu.Unlock()
 	c := &Device{repo: d.repo, state: d.state, Log: d.Log}
 	s := &c.state
-	s.files, s.refuse, s.failing = maps.Clone(s.files), maps.Clone(s.refuse), maps.Clone(s.failing)
+	s.files, s.ghosts = maps.Clone(s.files), maps.Clone(s.ghosts)
+	s.refuse, s.failing = maps.Clone(s.refuse), maps.Clone(s.failing)
 	s.scripts, s.exits, s.undoExits = maps.Clone(s.scripts), maps.Clone(s.exits), maps.Clone(s.undoExits)
 	s.asked, s.begun, s.broken = maps.Clone(s.asked), maps.Clone(s.begun), slices.Clone(s.broken)
 	s.parts = make(map[string]*part, len(d.state.parts))
