@@ -110,7 +110,7 @@ func stocked(t *testing.T, hole int, blobs ...[]byte) (*content, *shelf) {
 	}
 	name := release.PackName(release.Sum(s.pack))
 	s.files[name] = s.pack
-	table, err := release.EncodeTable(rows, 1)
+	table, err := release.EncodeTable(rows, nil, 1)
 	require.NoError(t, err)
 	s.files[release.TableName(release.Sum(table))] = table
 	dir, err := durable.OpenDir(t.TempDir() + "/state")

@@ -46,7 +46,7 @@ func (m *Memory) Put(r *release.Release, blobs ...[]byte) {
 		rows = append(rows, release.TableRow{Digest: d, Offset: int64(pack.Len()), Length: int64(len(b)), Codec: release.Raw})
 		pack.Write(b)
 	}
-	table, err := release.EncodeTable(rows, 1)
+	table, err := release.EncodeTable(rows, nil, 1)
 	if err != nil {
 		panic(err)
 	}

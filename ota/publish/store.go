@@ -174,7 +174,7 @@ func (a *adding) locate(doc *release.Release, fresh release.Pack) (*release.Loca
 		s := a.known[d]
 		rows = append(rows, release.TableRow{Digest: d, Pack: number[s.pack], Offset: s.offset, Length: s.length, Codec: s.codec})
 	}
-	table, err := release.EncodeTable(rows, len(loc.Packs))
+	table, err := release.EncodeTable(rows, nil, len(loc.Packs))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -12,7 +12,7 @@ import (
 
 // IndexFormat is the word that the index of a component of kind "files" starts
 // with.
-const IndexFormat = "pawl-index/0"
+const IndexFormat = "pawl-index/1"
 
 // EntryType says what an entry is. It is stored as its word.
 type EntryType string
