@@ -29,9 +29,11 @@ func (u *Updater) Diff(ctx context.Context, r *release.Release) ([]Change, error
 	if l.Release != r.Digest() {
 		return nil, fmt.Errorf("cannot use the locator of %s: it is of another release: %w", r.Version, ErrDigest)
 	}
+	from := newContent(u)
+	from.source, from.locator = u.opts.Source, l
 	var changes []Change
 	for _, c := range r.Components {
-		found, err := u.diff(ctx, c, &content{u: u, source: u.opts.Source, locator: l})
+		found, err := u.diff(ctx, c, from)
 		if err != nil {
 			return nil, fmt.Errorf("cannot compare %s with %s: %w", c.Name, r.Version, err)
 		}

@@ -66,6 +66,7 @@ type Device struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	trace  []string
+	line   line
 
 	// Log has Trace keep every step. It is set before the first one.
 	Log bool
