@@ -139,19 +139,25 @@ func (c *content) Each(ctx context.Context, blobs []release.Blob, put func(relea
 func (c *content) each(ctx context.Context, blobs []release.Blob, put func(release.Blob, io.Reader) error, also []release.Place) error {
 	missing, err := c.putLocals(ctx, blobs, put)
 	for err == nil && len(missing) > 0 {
-		var p *contentPlan
-		if p, err = c.plan(ctx, missing, true); err != nil {
-			break
-		}
-		if c.spool != nil {
-			p.also(also)
-		}
-		missing, err = c.carryOut(ctx, p, missing, put)
+		missing, err = c.round(ctx, missing, put, also)
 		if err != nil {
 			err = c.missed(ctx, err)
 		}
 	}
 	return err
+}
+
+// round plans how to bring what is missing, does it, and returns what is missing
+// still.
+func (c *content) round(ctx context.Context, missing []release.Blob, put func(release.Blob, io.Reader) error, also []release.Place) ([]release.Blob, error) {
+	p, err := c.plan(ctx, missing, true)
+	if err != nil {
+		return missing, err
+	}
+	if c.spool != nil {
+		p.also(also)
+	}
+	return c.carryOut(ctx, p, missing, put)
 }
 
 // carryOut brings what p says, and returns what it could not bring, to be
