@@ -14,8 +14,8 @@ import (
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-// TestLongBlobs: what is longer than one window goes through as a stream, and
-// stays as it is where compression gains nothing.
+// TestLongBlobs: what is long goes through in pieces, and stays as it is where
+// compression gains nothing.
 func TestLongBlobs(t *testing.T) {
 	f := newFixture(t)
 	random := make([]byte, 4<<20+1)
@@ -31,15 +31,26 @@ func TestLongBlobs(t *testing.T) {
 	v, err := f.Verify(t.Context(), nil)
 	require.NoError(t, err)
 	require.Equal(t, 5, v.Blobs)
-	codecs := map[release.Digest]spot{}
-	list, err := f.disk.load(nil, start)
+	l := f.newest(t)
+	table, err := f.disk.table(l.locator)
 	require.NoError(t, err)
-	all, err := f.disk.listed(list)
-	require.NoError(t, err)
-	require.NoError(t, f.disk.readPack(all[0].locator.Packs[0], func(d release.Digest, s spot) { codecs[d] = s }))
-	require.Equal(t, release.Raw, codecs[release.Sum(random)].codec)
-	require.Equal(t, release.Raw, codecs[release.Sum(random[:1000])].codec)
-	require.Equal(t, release.Zstd, codecs[release.Sum(bytes.Repeat([]byte("all the same "), 1<<20))].codec)
+	codec := func(b release.Blob) (c release.Codec, n int) {
+		pieces, ok := table.Pieces(b)
+		require.True(t, ok)
+		for _, p := range pieces {
+			c = p.Codec
+		}
+		return c, len(pieces)
+	}
+	c, n := codec(blobOf(random))
+	require.Equal(t, release.Raw, c)
+	require.Greater(t, n, 16)
+	c, n = codec(blobOf(random[:1000]))
+	require.Equal(t, release.Raw, c)
+	require.Equal(t, 1, n)
+	c, n = codec(blobOf(bytes.Repeat([]byte("all the same "), 1<<20)))
+	require.Equal(t, release.Zstd, c)
+	require.Greater(t, n, 16)
 	require.Less(t, a.Stored, int64(len(random)+20_000))
 }
 

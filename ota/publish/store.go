@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 
 	"github.com/pawl-ota/pawl/internal/chunk"
@@ -13,12 +12,7 @@ import (
 )
 
 // cutFrom is the length from which on blobs are cut into pieces.
-func (a *adding) cutFrom() int64 {
-	if !a.r.opts.cut {
-		return math.MaxInt64
-	}
-	return chunk.Whole
-}
+const cutFrom = chunk.Whole
 
 // store writes the pack and the table, and returns the locator.
 func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
@@ -127,7 +121,7 @@ func (a *adding) putFile(name string, b release.Blob, open func() (*os.File, err
 	if _, ok := a.want[b.Digest]; ok {
 		return nil
 	}
-	if at, ok := a.known[b.Digest]; ok && b.Size < a.cutFrom() {
+	if at, ok := a.known[b.Digest]; ok && b.Size < cutFrom {
 		a.takeKnown(b, at)
 		a.want[b.Digest] = nil
 		return nil
@@ -142,7 +136,7 @@ func (a *adding) putFile(name string, b release.Blob, open func() (*os.File, err
 		a.r.opts.Progress(Progress{Step: "pack", Name: name, Done: a.done, Total: a.total})
 	}}), b)
 	before := a.fresh
-	if b.Size < a.cutFrom() {
+	if b.Size < cutFrom {
 		err = a.putWhole(b, r)
 	} else {
 		err = a.putCut(b, r)

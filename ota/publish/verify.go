@@ -6,11 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
@@ -64,7 +60,7 @@ func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) 
 			v.used[tg.file(d)] = true
 		}
 	}
-	if v.Unused, err = r.disk.unused(v.used); err != nil {
+	if v.Unused, err = r.disk.unused(v.used, "content", "targets"); err != nil {
 		return Verified{}, fmt.Errorf("cannot verify repository: %w", err)
 	}
 	return v.Verified, nil
@@ -194,29 +190,4 @@ func (v *verifying) blob(b release.Blob, table *release.Table) error {
 	v.good[at] = true
 	v.count(b)
 	return errors.Join(v.ctx.Err(), r.Close())
-}
-
-// unused lists the files of content and targets that are not used.
-func (d *disk) unused(used map[string]bool) ([]string, error) {
-	var list []string
-	for _, top := range []string{"content", "targets"} {
-		err := filepath.WalkDir(d.path(top), func(path string, e fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) || err == nil && e.IsDir() {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			name := strings.TrimPrefix(filepath.ToSlash(strings.TrimPrefix(path, d.dir)), "/")
-			if !used[name] {
-				list = append(list, name)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	slices.Sort(list)
-	return list, nil
 }

@@ -11,7 +11,7 @@ import (
 
 // TableRow is one stored piece for [EncodeTable].
 type TableRow struct {
-	Digest         Digest // of the piece, or of the blob where it is the whole of one
+	Digest         Digest // of the piece, or of the blob where it is the whole of one; its first 16 bytes count
 	Pack           int    // which of the packs
 	Offset, Length int64
 	Codec          Codec
@@ -46,6 +46,47 @@ func deflate(data []byte) ([]byte, error) {
 		return nil, err
 	}
 	return enc.EncodeAll(data, nil), enc.Close()
+}
+
+// Contents returns what [EncodeTable] made t of, in the order of the places: the
+// same table comes of it. Of each digest it has what a table holds of it, the
+// first bytes; the others are zero. It is for publishers that move content.
+func (t *Table) Contents() (whole []TableRow, cut []TableCut) {
+	row := func(i uint32) TableRow {
+		r := t.rows[i]
+		return TableRow{Pack: int(r.pack), Offset: r.offset, Length: r.length, Codec: tableCodecs[r.kind&^rowKinds]}
+	}
+	piece := func(p tablePiece) TableRow {
+		r := row(p.row)
+		r.Size = int64(p.size)
+		copy(r.Digest[:], p.sum[:])
+		return r
+	}
+	both := map[uint32]tablePiece{}
+	for _, p := range t.pieces {
+		both[p.row] = p
+	}
+	for _, k := range t.keys {
+		digest := Digest{}
+		binary.BigEndian.PutUint64(digest[:], k.key<<(8*(8-t.width)))
+		if k.n == 0 {
+			r := row(k.at)
+			if r.Digest = digest; t.rows[k.at].kind&rowBoth != 0 {
+				r = piece(both[k.at])
+			}
+			whole = append(whole, r)
+			continue
+		}
+		c := TableCut{Digest: digest}
+		for _, ref := range t.refs[k.at : k.at+k.n] {
+			c.Pieces = append(c.Pieces, piece(t.pieces[ref]))
+		}
+		cut = append(cut, c)
+	}
+	slices.SortFunc(whole, func(a, b TableRow) int {
+		return cmp.Or(cmp.Compare(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset))
+	})
+	return whole, cut
 }
 
 // tableEncoder joins what whole blobs and pieces of cut ones share.
@@ -111,7 +152,7 @@ func (e *tableEncoder) add(r TableRow, piece bool) error {
 		e.rows = append(e.rows, encodedRow{TableRow: r})
 	}
 	row := &e.rows[i]
-	if row.Digest != r.Digest || row.Codec != r.Codec || row.blob && !piece || row.piece && piece && row.Size != r.Size {
+	if row.Digest.piece() != r.Digest.piece() || row.Codec != r.Codec || row.blob && !piece || row.piece && piece && row.Size != r.Size {
 		return fmt.Errorf("%w: two things at %d of pack %d", ErrInvalid, r.Offset, r.Pack)
 	}
 	if piece {

@@ -198,13 +198,41 @@ func TestTableCut(t *testing.T) {
 	require.Equal(t, func() release.PieceSum { d := sum("x"); return release.PieceSum(d[:16]) }(), release.SumPiece([]byte("x")))
 }
 
+// TestTableContents makes a table of what another holds.
+func TestTableContents(t *testing.T) {
+	stored := sampleTable(t)
+	l := sampleLocator(stored)
+	table, err := release.ParseTable(stored, l)
+	require.NoError(t, err)
+	whole, cut := table.Contents()
+	require.Len(t, whole, len(sampleRows()))
+	require.Len(t, cut, len(sampleCut()))
+	again, err := release.EncodeTable(whole, cut, 2)
+	require.NoError(t, err)
+	l.Table = release.Blob{Digest: release.Sum(again), Size: int64(len(again))}
+	same, err := release.ParseTable(again, l)
+	require.NoError(t, err)
+	for _, r := range sampleRows() {
+		want, _ := table.Find(release.Blob{Digest: r.Digest})
+		got, ok := same.Find(release.Blob{Digest: r.Digest})
+		require.True(t, ok)
+		require.Equal(t, want, got)
+	}
+	for _, c := range sampleCut() {
+		want, _ := table.Pieces(cutBlob(c))
+		got, ok := same.Pieces(cutBlob(c))
+		require.True(t, ok)
+		require.Equal(t, want, got)
+	}
+}
+
 func TestTableCutRefused(t *testing.T) {
 	for name, change := range map[string]func(cut []release.TableCut){
 		"no pieces":     func(cut []release.TableCut) { cut[0].Pieces = nil },
 		"empty piece":   func(cut []release.TableCut) { cut[0].Pieces[1].Size = 0 },
 		"long piece":    func(cut []release.TableCut) { cut[0].Pieces[1].Size = release.MaxPiece + 1 },
 		"other size":    func(cut []release.TableCut) { cut[0].Pieces[1].Size++ },
-		"other digest":  func(cut []release.TableCut) { cut[0].Pieces[1].Digest = sum("x") },
+		"other digest":  func(cut []release.TableCut) { cut[0].Pieces[2].Digest = sum("x") },
 		"other codec":   func(cut []release.TableCut) { cut[0].Pieces[1].Codec = release.Raw },
 		"blob twice":    func(cut []release.TableCut) { cut[0].Digest = cut[1].Digest },
 		"blob is whole": func(cut []release.TableCut) { cut[0].Digest = sum("index") },
