@@ -29,6 +29,9 @@ type content struct {
 	sought  string // for which part delta was looked for
 	// keeps reports whether what is fetched goes to the local copy too.
 	keeps bool
+	// held are blobs to be held in memory once they came, nil before: where
+	// nothing is kept.
+	held map[release.Digest][]byte
 	// again is set where an earlier Stage of the transaction may have been cut
 	// short.
 	again bool
@@ -72,6 +75,9 @@ func (c *content) Open(ctx context.Context, b release.Blob) (io.ReadCloser, erro
 			}
 		}
 	}
+	if _, hold := c.held[b.Digest]; hold {
+		return c.openHeld(ctx, b)
+	}
 	if b.Size == 0 {
 		return io.NopCloser(newVerified(bytes.NewReader(nil), b)), nil
 	}
@@ -81,6 +87,20 @@ func (c *content) Open(ctx context.Context, b release.Blob) (io.ReadCloser, erro
 			return r, err
 		}
 	}
+}
+
+// openHeld opens a blob that is held in memory.
+func (c *content) openHeld(ctx context.Context, b release.Blob) (io.ReadCloser, error) {
+	if c.held[b.Digest] == nil && b.Size <= maxDocument {
+		err := c.Each(ctx, []release.Blob{b}, func(_ release.Blob, r io.Reader) (err error) {
+			c.held[b.Digest], err = io.ReadAll(r)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return io.NopCloser(newVerified(bytes.NewReader(c.held[b.Digest]), b)), nil
 }
 
 // openRemote opens b in the repository. The first bytes have come when it
@@ -154,7 +174,7 @@ func (c *content) round(ctx context.Context, missing []release.Blob, put func(re
 	if err != nil {
 		return missing, err
 	}
-	if c.spool != nil {
+	if c.spool != nil && !c.spool.full {
 		p.also(also)
 	}
 	return c.carryOut(ctx, p, missing, put)
@@ -243,7 +263,7 @@ func (c *content) readTable(ctx context.Context) error {
 		if stored, err = c.fetchWhole(ctx, release.TableName(want.Digest), 0, want); err != nil {
 			return fmt.Errorf("cannot read the table of %s: %w", c.locator.Release.Short(), err)
 		}
-		if c.spool != nil { // else nothing is to be kept
+		if c.held == nil { // else nothing is to be kept
 			if _, err := c.u.store().put(stored); err != nil {
 				return err
 			}

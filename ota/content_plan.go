@@ -35,12 +35,9 @@ type contentPlan struct {
 	items []item
 	spans []span          // to be asked for, each with one request
 	more  []release.Place // of them what is only kept
-	// Bytes that the items read and where they come from, for a person.
-	forms [byGroup + 1]struct {
-		blobs int
-		bytes int64 // of the source
-	}
-	lent int64 // bytes of blobs that come from pieces on the device
+	// forms is what comes in each form, for a person.
+	forms [byGroup + 1]PlanWay
+	lent  int64 // bytes of blobs that come from pieces on the device
 }
 
 // also adds places to what is fetched.
@@ -112,12 +109,14 @@ func (p *planner) cost(at release.Place) int64 {
 	return p.c.spool.missing(at.Pack, at.Offset, at.Length)
 }
 
-func (p *planner) add(it item, blobs int, places ...release.Place) {
+func (p *planner) add(it item, blobs []release.Blob, places ...release.Place) {
 	p.plan.items = append(p.plan.items, it)
 	f := &p.plan.forms[it.form]
-	f.blobs += blobs
+	for _, b := range blobs {
+		f.add(b)
+	}
 	for _, at := range places {
-		f.bytes += p.cost(at)
+		f.Fetch += p.cost(at)
 	}
 	p.places = append(p.places, places...)
 }
@@ -130,7 +129,7 @@ func (p *planner) splices() {
 	p.rest = slices.DeleteFunc(slices.Clone(p.rest), func(b release.Blob) bool {
 		at, ok := p.c.splice(b)
 		if ok {
-			p.add(item{form: bySplice, blob: b, first: at}, 1, at)
+			p.add(item{form: bySplice, blob: b, first: at}, []release.Blob{b}, at)
 		}
 		return ok
 	})
@@ -197,7 +196,7 @@ func (p *planner) choose() error {
 			continue
 		}
 		at := p.c.delta.place(group)
-		p.add(item{form: byGroup, group: group, first: at, wanted: t.wanted()}, len(t.blobs), at)
+		p.add(item{form: byGroup, group: group, first: at, wanted: t.wanted()}, t.blobs, at)
 	}
 	for _, b := range p.rest {
 		if err := p.pieces(b); err != nil {
@@ -260,6 +259,6 @@ func (p *planner) pieces(b release.Blob) error {
 		}
 		places = append(places, piece.Place)
 	}
-	p.add(it, 1, places...)
+	p.add(it, []release.Blob{b}, places...)
 	return nil
 }

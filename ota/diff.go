@@ -19,18 +19,10 @@ func (u *Updater) Diff(ctx context.Context, r *release.Release) ([]Change, error
 		return nil, err
 	}
 	defer leave()
-	if u.opts.Source == nil {
-		return nil, ErrNoSource
-	}
-	l, err := u.opts.Source.Locator(ctx, r)
+	from, err := u.looking(ctx, r)
 	if err != nil {
-		return nil, fmt.Errorf("cannot find the content of %s: %w", r.Version, err)
+		return nil, err
 	}
-	if l.Release != r.Digest() {
-		return nil, fmt.Errorf("cannot use the locator of %s: it is of another release: %w", r.Version, ErrDigest)
-	}
-	from := newContent(u)
-	from.source, from.locator = u.opts.Source, l
 	var changes []Change
 	for _, c := range r.Components {
 		found, err := u.diff(ctx, c, from)

@@ -171,7 +171,7 @@ func (in *intake) fetch(ctx context.Context, s span, p []byte) (int, error) {
 
 // fill brings places into the spool, and nothing where there is none.
 func (in *intake) fill(ctx context.Context, places []release.Place) error {
-	if in.spool == nil {
+	if in.spool == nil || in.spool.full {
 		return nil
 	}
 	for _, at := range places {

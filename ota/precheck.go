@@ -2,38 +2,31 @@ package ota
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-// precheck compares what staging takes with what is free.
+// precheck compares what staging takes with what is free, and gives up the
+// spool where there is no room for it.
 func (u *Updater) precheck(ctx context.Context, c *content, t *txState, r *release.Release) error {
-	needs := []Need{u.scriptNeed(r)}
-	for _, p := range t.Parts {
-		b, comp, err := u.component(r, p.Name)
-		if err != nil {
-			return err
-		}
-		if budgeter, ok := b.(Budgeter); ok && !p.Same {
-			n, err := budgeter.Budget(ctx, comp, c)
-			if err != nil {
-				return fmt.Errorf("cannot tell what %s needs: %w", p.Name, err)
-			}
-			needs = append(needs, n...)
-		}
-		n, err := u.keepNeed(ctx, c, b, comp)
-		if err != nil {
-			return err
-		}
-		needs = append(needs, n)
+	m := u.newPlanMaker(c, t.To)
+	if err := m.all(ctx, t.Parts, r); err != nil {
+		return err
 	}
+	reserve := u.opts.Reserve
 	if t.Back {
-		return u.enough(needs, 0) // what the reserve is for
+		reserve = 0 // what it is for
 	}
-	return u.enough(needs, u.opts.Reserve)
+	if err := m.finish(ctx, reserve); err != nil {
+		return err
+	}
+	if m.plan.Spool == 0 && c.spool != nil && m.plan.Fetch > 0 {
+		u.dropSpool()
+		c.spool = nil
+	}
+	return m.plan.Check()
 }
 
 // blockSize is what a small file takes at least.
@@ -50,8 +43,9 @@ func (u *Updater) keepNeed(ctx context.Context, c *content, b Backend, comp rele
 	if err != nil {
 		return n, err
 	}
+	here := u.here(ctx, c, b, comp.Name)
 	for _, blob := range blobs {
-		if u.store().has(blob) || comp.Keep.Repair == release.RepairChanged && c.isLocal(ctx, blob) {
+		if u.store().has(blob) || comp.Keep.Repair == release.RepairChanged && here(blob) {
 			continue
 		}
 		n.add(blob)
@@ -75,30 +69,41 @@ func (n *Need) add(b release.Blob) {
 	n.Inodes++
 }
 
-// enough adds up the needs per file system and compares.
-func (u *Updater) enough(needs []Need, reserve int64) error {
-	sums := map[string]*SpaceError{}
+// here returns a func that reports whether a blob of the named component seems
+// to be on the device. What the running release lists is: nobody looks.
+func (u *Updater) here(ctx context.Context, c *content, b Backend, name string) func(release.Blob) bool {
+	running, _ := u.runningBlobs(ctx, b, name)
+	slices.SortFunc(running, func(x, y release.Blob) int { return compareDigests(x.Digest, y.Digest) })
+	return func(blob release.Blob) bool {
+		_, found := slices.BinarySearchFunc(running, blob.Digest, func(x release.Blob, d release.Digest) int {
+			return compareDigests(x.Digest, d)
+		})
+		return found || c.isLocal(ctx, blob)
+	}
+}
+
+// sums adds up the needs per file system, with what it has.
+func (u *Updater) sums(needs []Need, reserve int64) ([]SpaceError, error) {
+	found := map[string]*SpaceError{}
 	for _, n := range needs {
 		if n.Path == "" || n.Bytes == 0 && n.Inodes == 0 {
 			continue
 		}
 		bytes, inodes, id, err := u.host.Space(n.Path)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s := sums[id]
+		s := found[id]
 		if s == nil {
 			s = &SpaceError{Path: n.Path, FreeBytes: bytes, FreeInodes: inodes, Reserve: reserve}
-			sums[id] = s
+			found[id] = s
 		}
 		s.NeedBytes += n.Bytes
 		s.NeedInodes += n.Inodes
 	}
-	for _, id := range slices.Sorted(maps.Keys(sums)) {
-		s := sums[id]
-		if s.NeedBytes+s.Reserve > s.FreeBytes || s.NeedInodes > s.FreeInodes {
-			return s
-		}
+	all := []SpaceError{}
+	for _, id := range slices.Sorted(maps.Keys(found)) {
+		all = append(all, *found[id])
 	}
-	return nil
+	return all, nil
 }

@@ -27,6 +27,9 @@ type Host interface {
 	// (or of the nearest folder above it that exists), and a word that tells
 	// file systems apart.
 	Space(path string) (bytes, inodes int64, fs string, err error)
+	// Memory returns how many bytes of memory this process holds, and how many
+	// it could get above that.
+	Memory() (held, available int64, err error)
 	// Run runs a program to its end, and ends every process that it left. The
 	// error is that the program could not be started at all, or could not be
 	// ended; how it ended otherwise is in Ran.

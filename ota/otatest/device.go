@@ -97,6 +97,7 @@ type state struct {
 	watchdog, fed time.Duration // uptime at which it bites, 0 when not armed; what it was armed with
 	locked        bool
 	free          [2]int64 // bytes and inodes
+	memory        int64
 }
 
 // NewDevice returns a device that is up, with nothing installed, and with repo
@@ -106,7 +107,7 @@ func NewDevice(repo *Repo, parts ...Part) *Device {
 		files: map[string]file{}, ghosts: map[string]file{}, parts: map[string]*part{},
 		refuse: map[string]int{}, failing: map[string]int{}, asked: map[string]int{}, begun: map[ota.TxID]bool{},
 		scripts: map[Script]ScriptState{}, exits: map[Script][]int{}, undoExits: map[Script][]int{},
-		free: [2]int64{1 << 40, 1 << 30},
+		free: [2]int64{1 << 40, 1 << 30}, memory: 1 << 30,
 	}}
 	for _, p := range parts {
 		d.state.parts[p.Name] = newPart(p)
@@ -326,6 +327,13 @@ func (d *Device) SetFree(bytes, inodes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state.free = [2]int64{bytes, inodes}
+}
+
+// SetMemory sets how many bytes of memory the device has available.
+func (d *Device) SetMemory(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.memory = bytes
 }
 
 // Wait lets time go by on the device.
