@@ -160,6 +160,14 @@ type Verifier interface {
 	Verify(ctx context.Context, c release.Component, content Content) ([]Damage, error)
 }
 
+// Adopter is a [Verifier] that can take over what pawl did not install.
+type Adopter interface {
+	// Adopt has Active answer Whole for c, in which Verify has just found no
+	// difference, durably when it returns. It changes nothing that c lists, and
+	// may be called again after a power cut.
+	Adopt(ctx context.Context, c release.Component, content Content) error
+}
+
 // Repairer is a [Backend] that can put damaged content back while the
 // component stays in effect. content reads only what is on the device.
 type Repairer interface {
