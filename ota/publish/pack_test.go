@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -155,4 +156,62 @@ func heapInUse() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapInuse
+}
+
+// TestPackListGolden reads the list of a pack as it was written when format 1
+// was made: publishers have to read it for ever.
+func TestPackListGolden(t *testing.T) {
+	path := filepath.Join("testdata", "format-1", "pack")
+	file, err := os.CreateTemp(t.TempDir(), "")
+	require.NoError(t, err)
+	defer file.Close()
+	p := newPacker(file)
+	_, err = p.piece(blobOf([]byte("index")), release.Raw, strings.NewReader("index"))
+	require.NoError(t, err)
+	_, _, err = p.other(strings.NewReader("patch"))
+	require.NoError(t, err)
+	_, err = p.piece(blobOf(bytes.Repeat([]byte("file"), 100)), release.Zstd, strings.NewReader("stored"))
+	require.NoError(t, err)
+	b, err := p.finish()
+	require.NoError(t, err)
+	made, err := os.ReadFile(file.Name())
+	require.NoError(t, err)
+	require.Equal(t, blobOf(made), b)
+	if os.Getenv("PAWL_UPDATE") != "" {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, made, 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, want, made)
+
+	d := &disk{dir: t.TempDir()}
+	pack := release.Pack{Name: release.PackName(release.Sum(want)), Size: int64(len(want))}
+	require.NoError(t, d.writeFile(pack.Name, want))
+	var got []shelved
+	require.NoError(t, d.readPack(pack, func(b release.Digest, s spot) { got = append(got, shelved{release.Blob{Digest: b, Size: s.size}, s}) }))
+	digest, err := pack.Digest()
+	require.NoError(t, err)
+	require.Equal(t, []shelved{
+		{blobOf([]byte("index")), spot{pack: digest, offset: 0, length: 5, size: 5, codec: release.Raw}},
+		{blobOf(bytes.Repeat([]byte("file"), 100)), spot{pack: digest, offset: 10, length: 6, size: 400, codec: release.Zstd}},
+	}, got)
+}
+
+func FuzzPackList(f *testing.F) {
+	f.Add([]byte{packOther, 5}, int64(5))
+	f.Add(append(append([]byte{1}, make([]byte, 32)...), 9, 5), int64(5))
+	f.Fuzz(func(t *testing.T, list []byte, size int64) {
+		size = max(0, size)
+		at := int64(0)
+		err := parsePackList(list, release.Digest{1}, size, func(_ release.Digest, s spot) {
+			if s.offset < at || s.length < 0 || s.offset+s.length > size || s.size < 0 || s.size > release.MaxBlob {
+				t.Fatalf("a piece that cannot be: %+v", s)
+			}
+			at = s.offset + s.length
+		})
+		if err == nil && at > size {
+			t.Fatal("beyond the end")
+		}
+	})
 }

@@ -300,3 +300,54 @@ func (f *fixture) reopened(t testing.TB) *fixture {
 	f.open(t, nil)
 	return f
 }
+
+// TestPruneCutAnywhere cuts the power at each write of a prune that drops
+// releases, rewrites packs and removes files: what it leaves is whole, and the
+// next one finishes it.
+func TestPruneCutAnywhere(t *testing.T) {
+	base := newFixture(t)
+	for i := range 4 {
+		_, err := base.Release(t.Context(), spec("1", tree{"file": noise(byte(i), 50_000), "same": noise(9, 20_000)}.write(t)))
+		require.NoError(t, err)
+	}
+	step := 1
+	if testing.Short() {
+		step = 4
+	}
+	prune := func(f *fixture) (Pruned, error) {
+		return f.Prune(t.Context(), PruneOptions{Keep: 1, Grace: -1})
+	}
+	for n := 0; ; n += step {
+		f := &fixture{dir: filepath.Join(t.TempDir(), "repo"), keys: base.keys, now: start}
+		require.NoError(t, os.CopyFS(f.dir, os.DirFS(base.dir)))
+		steps, where := 0, ""
+		f.open(t, func(what string) error {
+			if steps++; steps > n {
+				if where == "" {
+					where = what
+				}
+				return errPower
+			}
+			return nil
+		})
+		done, err := prune(f)
+		if err == nil {
+			require.Len(t, done.Rewritten, 1)
+			t.Logf("%d cuts", n/step)
+			require.Greater(t, n, 40)
+			return
+		}
+		require.ErrorIs(t, err, errPower)
+		f.open(t, nil)
+		f.good2(t)
+		require.EqualValues(t, 4, f.newDevice(t).seq(t, "default"), where)
+		_, err = prune(f)
+		require.NoError(t, err, where)
+		v, err := f.Verify(t.Context(), nil)
+		require.NoError(t, err, where)
+		require.Equal(t, 1, v.Releases, where)
+		require.Empty(t, v.Unused, where)
+		require.Less(t, float64(f.stored(t)), 1.5*float64(f.live(t)), where)
+		require.EqualValues(t, 4, f.newDevice(t).seq(t, "default"), where)
+	}
+}
