@@ -208,10 +208,7 @@ func applyGroup(stored io.Reader, n int, patch func(i int) (io.ReaderAt, int64, 
 	defer func() { _ = r.Close() }()
 	for i := range n {
 		old, size, want := patch(i)
-		made, length, err := r.Next(old, size)
-		if err == nil && length != want.Size {
-			err = errBlob
-		}
+		made, err := r.Next(old, size, want.Size)
 		if err != nil {
 			return fmt.Errorf("patch %d: %w", i, err)
 		}
@@ -223,7 +220,7 @@ func applyGroup(stored io.Reader, n int, patch func(i int) (io.ReaderAt, int64, 
 			return fmt.Errorf("patch %d: %w: blob %s", i, errBlob, want.Digest.Short())
 		}
 	}
-	if _, _, err := r.Next(nil, 0); !errors.Is(err, io.EOF) {
+	if _, err := r.Next(nil, 0, 0); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("more than %d patches: %w", n, errBlob)
 	}
 	return nil
