@@ -173,7 +173,7 @@ func (g *groupReader) all(list []release.DeltaPatch) error {
 		}
 		b := g.d.news[p.To]
 		if _, ok := slices.BinarySearchFunc(g.wanted, b.Digest, compareDigests); !ok {
-			if err := g.r.Skip(); err != nil {
+			if err := g.r.Skip(b.Size); err != nil {
 				return damaged(err)
 			}
 			continue
@@ -195,20 +195,17 @@ func (g *groupReader) one(b release.Blob, from int) error {
 		var ok bool
 		if old, ok = g.c.input(g.ctx, g.d.olds[from]); !ok {
 			g.c.avoid[b.Digest] = true
-			return damaged(g.r.Skip())
+			return damaged(g.r.Skip(b.Size))
 		}
 		defer func() { _ = old.Close() }()
 		size = g.d.olds[from].Size
 	}
-	r, n, err := g.r.Next(old.ReaderAt, size)
+	r, err := g.r.Next(old.ReaderAt, size, b.Size)
 	if errors.Is(err, patches.ErrOld) {
 		return g.doubt(b, from)
 	}
 	if err != nil {
 		return damaged(err)
-	}
-	if n != b.Size {
-		return g.doubt(b, from)
 	}
 	err = g.c.hand(b, newVerified(r, b), g.put)
 	if wrong, ok := errors.AsType[*contentError](err); ok {
