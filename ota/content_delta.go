@@ -130,7 +130,7 @@ func (c *content) bringGroup(ctx context.Context, in *intake, it *item, put func
 		err = errors.Join(g.all(d.dir.Groups[it.group].Patches), r.Close())
 	}
 	switch {
-	case err == nil:
+	case err == nil || errors.Is(err, errAgain):
 		return nil
 	case stored.err != nil: // what kept the bytes from coming
 		return stored.err
@@ -144,8 +144,13 @@ func (c *content) bringGroup(ctx context.Context, in *intake, it *item, put func
 	return nil
 }
 
-// errGroup is the end of a group that makes something other than it should.
-var errGroup = errors.New("a patch made something else of the right blob")
+var (
+	// errGroup is the end of a group that makes something other than it should.
+	errGroup = errors.New("a patch made something else of the right blob")
+	// errAgain is the end of a group that cannot be read on after an input that
+	// was damaged: what is left of it is read from the start again.
+	errAgain = errors.New("a patch could not be read to its end")
+)
 
 // isDamage reports whether the stored bytes of a group are to blame.
 func isDamage(err error) bool {
@@ -208,13 +213,13 @@ func (g *groupReader) one(b release.Blob, from int) error {
 		return damaged(err)
 	}
 	err = g.c.hand(b, newVerified(r, b), g.put)
-	if wrong, ok := errors.AsType[*contentError](err); ok {
-		if errors.Is(err, patches.ErrDamaged) {
-			return wrong
-		}
-		return g.doubt(b, from)
+	if _, wrong := errors.AsType[*contentError](err); !wrong {
+		return err
 	}
-	return err
+	if doubt := g.doubt(b, from); doubt != nil || errors.Is(err, ErrDigest) {
+		return doubt // a blob of the right length: the next patch follows
+	}
+	return errAgain
 }
 
 // doubt finds out whether the old blob is to blame for a wrong new one, or the

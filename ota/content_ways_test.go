@@ -180,9 +180,10 @@ func TestCutAtEachRead(t *testing.T) {
 	for _, deltas := range []bool{true, false} {
 		for n := 1; ; n++ {
 			d := base.anew()
-			d.limit, d.breakAt = 1500, n
+			d.limit, d.breakAt = 7, n
 			s := newSite(t, d)
 			if !deltas {
+				d.limit = 1500
 				s.locator.Deltas = nil
 			}
 			err := s.fetch(t)
