@@ -35,7 +35,11 @@ func (a *adding) makeGroups(list []*making, f *os.File) error {
 			}
 		})
 	}
-	for _, g := range uniqueGroups(list, &w.total) {
+	groups := uniqueGroups(list, &w.total)
+	if len(groups) > 0 {
+		w.tell(groups[0], 0)
+	}
+	for _, g := range groups {
 		select {
 		case jobs <- g:
 			continue
