@@ -182,17 +182,14 @@ func (p *predecessor) sums() map[release.PieceSum]bool {
 	return all
 }
 
-// packDirectories writes the directories of the deltas to an index.
-func (a *adding) packDirectories(p *packer, part *part) (err error) {
+// packDirectory writes the directory of the delta from one to another.
+func (a *adding) packDirectory(p *packer, part *part, from *predecessor) (err error) {
 	for _, m := range a.deltas {
-		if m.part != part {
-			continue
-		}
-		if m.Offset, _, err = p.other(bytes.NewReader(m.directory)); err != nil {
-			return fmt.Errorf("cannot write content: %w", err)
+		if m.part == part && m.from == from {
+			m.Offset, _, err = p.other(bytes.NewReader(m.directory))
 		}
 	}
-	return nil
+	return err
 }
 
 // packGroups writes the groups of all deltas, those from the newest release

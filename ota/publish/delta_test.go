@@ -134,6 +134,12 @@ func TestDeltas(t *testing.T) {
 	require.Equal(t, []string{"bin/app < bin/app", "num/1", "num/2"}, made)
 	made, _ = f.deltaOf(t, third, first)
 	require.Len(t, made, 12)
+	c, _ := second.release.Component("app")
+	patch, ok := third.locator.Patch(third.locator.Deltas[0].To, func(d release.Digest) bool { return d == c.Index.Digest })
+	require.True(t, ok)
+	d := third.locator.Deltas[0]
+	require.Equal(t, patch.Offset+patch.Length, d.Offset, "one request brings all that a device on the last release needs")
+	require.Equal(t, d.Offset+d.Length, d.Start)
 	f.good(t)
 }
 

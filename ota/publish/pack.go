@@ -14,9 +14,9 @@ import (
 )
 
 // A pack file holds indexes, each with the patches of it and the directories of
-// deltas to it behind it, then the groups of deltas, those from the newest
-// release first, then pieces of files in the order in which the indexes list
-// them. Behind that is a list of all this for publishers, which devices do not
+// deltas to it behind it, those from the last release at the end, then the groups
+// of deltas, those from the last release first, then pieces of files in the order
+// in which the indexes list them. Behind that is a list of all this for publishers, which devices do not
 // fetch: for each stretch a byte for its codec and its stored length as a
 // varint, and for pieces their digest and their size as a varint between the
 // two. The length of the list (8 bytes, big-endian) and packEnd are last.

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"slices"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/pawl-ota/pawl/internal/codec"
 	"github.com/pawl-ota/pawl/ota/release"
@@ -57,28 +60,38 @@ func (p *predecessor) read(d *disk) (err error) {
 	return err
 }
 
-// addPatches stores patches of a new index from those of the releases before,
-// where they gain something.
-func (a *adding) addPatches(p *packer, part *part) error {
-	if !a.packed[part.blob.Digest] {
-		return nil // a device that has had it, or gets it whole from an earlier pack
-	}
+// packPatches stores, for each of the releases before, the oldest first, the
+// patch of a new index from that one's, where it gains something, and the
+// directory of the delta. So all that a device on the last release needs lies
+// together, up to the groups of its delta.
+func (a *adding) packPatches(p *packer, part *part) error {
 	enc, err := newEncoder()
 	if err != nil {
 		return err
 	}
-	for _, from := range part.from {
-		stored := enc.EncodeAll(codec.Script(lines(from.ix, from.file), lines(part.index, part.file)), nil)
-		if int64(len(stored)) >= a.known[part.blob.Digest].length {
-			continue
+	defer func() { _ = enc.Close() }()
+	for _, from := range slices.Backward(part.from) {
+		// Of an index that is in an earlier pack there are patches in that.
+		if a.packed[part.blob.Digest] {
+			if err := a.packPatch(p, part, from, enc); err != nil {
+				return fmt.Errorf("patch from release %d: %w", from.seq, err)
+			}
 		}
-		offset, length, err := p.other(bytes.NewReader(stored))
-		if err != nil {
-			return fmt.Errorf("patch from release %d: %w", from.seq, err)
+		if err := a.packDirectory(p, part, from); err != nil {
+			return fmt.Errorf("cannot write content: %w", err)
 		}
-		a.patches = append(a.patches, release.Patch{To: part.blob, From: from.index.Digest, Offset: offset, Length: length, Codec: release.Splice})
 	}
 	return nil
+}
+
+func (a *adding) packPatch(p *packer, part *part, from *predecessor, enc *zstd.Encoder) error {
+	stored := enc.EncodeAll(codec.Script(lines(from.ix, from.file), lines(part.index, part.file)), nil)
+	if int64(len(stored)) >= a.known[part.blob.Digest].length {
+		return nil
+	}
+	offset, length, err := p.other(bytes.NewReader(stored))
+	a.patches = append(a.patches, release.Patch{To: part.blob, From: from.index.Digest, Offset: offset, Length: length, Codec: release.Splice})
+	return err
 }
 
 // lines gives each line of the file of ix the name that it is sorted by.

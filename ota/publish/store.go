@@ -292,10 +292,7 @@ func (a *adding) packIndex(p *packer, part *part) error {
 			return err
 		}
 	}
-	if err := a.addPatches(p, part); err != nil {
-		return err
-	}
-	return a.packDirectories(p, part)
+	return a.packPatches(p, part)
 }
 
 // locate makes the locator and the table.

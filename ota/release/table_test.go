@@ -278,4 +278,6 @@ func TestCutTableRefused(t *testing.T) {
 		require.NotEqual(t, cutTable, bad, name)
 		require.ErrorIs(t, read(bad), release.ErrInvalid, name)
 	}
+	require.NoError(t, read(smallTable))
+	require.ErrorIs(t, read(strings.Replace(smallTable, "\x01\x01\x00\x01", "\x21\x01\x00\x01", 1)), release.ErrInvalid, "whole, and no piece")
 }
