@@ -8,11 +8,17 @@ func (d *decoder) tree(m []prob, n uint) uint32 {
 	return node - 1<<n
 }
 
-func (d *decoder) mixed(m *mixed, a, b, c []prob, w []weights, n uint) uint32 {
+// mixed is where most of a device's time goes.
+func (d *decoder) mixed(m *mixing, a, b, c []short, w []weights, n uint) uint32 {
 	node := uint32(1)
 	for range n {
-		bit := d.decide(m.expect(&a[node], &b[node], &c[node], &w[node]))
-		m.learn(bit)
+		pa, pb, pc, pw := &a[node], &b[node], &c[node], &w[node]
+		x := m.expect(*pa, *pb, *pc, pw)
+		bit := d.decide(x.oneOf())
+		pw.learn(x, bit)
+		pa.learn(bit)
+		pb.learn(bit)
+		pc.learn(bit)
 		node = node<<1 | bit
 	}
 	return node - 1<<n
@@ -61,13 +67,13 @@ func (d *decoder) token(m *model, at int64) (gap int64, diff uint32) {
 		gap, diff = int64(x>>9), uint32(x&511)
 	} else {
 		a, b, c := t.gapRows(at)
-		g := d.mixed(&m.mixed, a, b, c, t.gapW[:], 6)
+		g := d.mixed(m.mixing, a, b, c, t.gapW[:], 6)
 		gap = int64(g)
 		if g >= 32 {
 			gap = int64(d.mantissa(&t.gapUpper[g], uint(g-32)+5))
 		}
 		a, b, c = t.diffRows(gap, at+gap)
-		diff = d.mixed(&m.mixed, a, b, c, t.diffW[:], 9)
+		diff = d.mixed(m.mixing, a, b, c, t.diffW[:], 9)
 		x = makeToken(gap, diff)
 	}
 	t.learn(long, short, x)

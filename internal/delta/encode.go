@@ -12,12 +12,16 @@ func (e *encoder) tree(m []prob, v uint32, n uint) {
 	}
 }
 
-func (e *encoder) mixed(m *mixed, a, b, c []prob, w []weights, v uint32, n uint) {
+func (e *encoder) mixed(m *mixing, a, b, c []short, w []weights, v uint32, n uint) {
 	node := uint32(1)
 	for i := int(n) - 1; i >= 0; i-- {
 		bit := v >> i & 1
-		e.decide(m.expect(&a[node], &b[node], &c[node], &w[node]), bit)
-		m.learn(bit)
+		x := m.expect(a[node], b[node], c[node], &w[node])
+		e.decide(x.oneOf(), bit)
+		w[node].learn(x, bit)
+		a[node].learn(bit)
+		b[node].learn(bit)
+		c[node].learn(bit)
 		node = node<<1 | bit
 	}
 }
@@ -65,12 +69,12 @@ func (e *encoder) token(m *model, gap int64, diff uint32, at int64) {
 	if !e.guessed(t, long, short, x) {
 		a, b, c := t.gapRows(at)
 		g := gapSymbol(gap)
-		e.mixed(&m.mixed, a, b, c, t.gapW[:], g, 6)
+		e.mixed(m.mixing, a, b, c, t.gapW[:], g, 6)
 		if g >= 32 {
 			e.mantissa(&t.gapUpper[g], uint64(gap), uint(g-32)+5)
 		}
 		a, b, c = t.diffRows(gap, at+gap)
-		e.mixed(&m.mixed, a, b, c, t.diffW[:], diff, 9)
+		e.mixed(m.mixing, a, b, c, t.diffW[:], diff, 9)
 	}
 	t.learn(long, short, x)
 }

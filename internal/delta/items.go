@@ -28,7 +28,8 @@ type inserter struct {
 	ahead  int64 // bytes that are coded and not asked for
 	next   found // the best match at nextAt, where it was looked for
 	nextAt uint32
-	rawTo  int // no need to look again before buf[rawTo]
+	plain  bool // of this patch
+	rawTo  int  // no need to look again before buf[rawTo]
 	head   []uint32
 	prev   []uint32
 }
@@ -37,8 +38,47 @@ func newInserter(e *encoder, m *model) *inserter {
 	return &inserter{e: e, m: m, head: make([]uint32, 1<<hashBits), prev: make([]uint32, window)}
 }
 
-// begin is about another patch.
-func (s *inserter) begin(src io.Reader) { s.src, s.srcErr, s.ahead = src, nil, 0 }
+// begin begins with the inserted bytes of another patch.
+func (s *inserter) begin(p *Patch) error {
+	plain, err := nearlyChance(&inserts{p: p})
+	s.plain = plain
+	s.e.bit(&s.m.plain, b2u(plain))
+	s.src, s.srcErr, s.ahead = &inserts{p: p}, nil, 0
+	return err
+}
+
+// nearlyChance reports whether the bytes are of no text or program: what mixed
+// models save is little there, and costs the device much time.
+func nearlyChance(r io.Reader) (bool, error) {
+	var count [256]int
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := r.Read(buf)
+		for _, b := range buf[:n] {
+			count[b]++
+		}
+		if err == io.EOF {
+			return entropy(&count) > 7, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+}
+
+// entropy returns the bits per byte that the bytes' frequencies leave.
+func entropy(count *[256]int) float64 {
+	all := 0
+	for _, n := range count {
+		all += n
+	}
+	sum := 0.0
+	for _, n := range count {
+		if n > 0 {
+			sum += float64(n) * math.Log2(float64(all)/float64(n))
+		}
+	}
+	return sum / float64(max(all, 1))
+}
 
 // code codes so many items that n bytes more are covered.
 func (s *inserter) code(n int64) error {
@@ -133,13 +173,7 @@ func noisy(block []byte) bool {
 	for _, b := range block {
 		count[b]++
 	}
-	sum := 0.0
-	for _, n := range count {
-		if n > 0 {
-			sum += float64(n) * math.Log2(float64(len(block))/float64(n))
-		}
-	}
-	return sum > 7.92*float64(len(block))
+	return entropy(&count) > 7.92
 }
 
 func (s *inserter) kind(k uint32) {
@@ -148,23 +182,27 @@ func (s *inserter) kind(k uint32) {
 }
 
 func (s *inserter) raw(n int) int {
-	s.kind(raw)
+	s.kind(itemRaw)
 	t := &s.m.items
 	s.e.number(&t.rawRuns, int64(n/rawRun-1))
 	for _, b := range s.buf[s.pos:][:n] {
 		s.e.direct(uint32(b), 8)
 	}
-	t.remember(raw)
+	t.remember(itemRaw)
 	s.advance(n)
 	return n
 }
 
 func (s *inserter) literal() int {
-	s.kind(literal)
-	t := &s.m.items
-	a, b, c, w := t.byteRows(s.at(1), s.at(2), s.at(t.reps[0]))
-	s.e.mixed(&s.m.mixed, a, b, c, w[:], uint32(s.buf[s.pos]), 8)
-	t.remember(literal)
+	s.kind(itemByte)
+	t, v := &s.m.items, uint32(s.buf[s.pos])
+	if s.plain {
+		s.e.tree(t.plain[s.at(1)][:], v, 8)
+	} else {
+		a, b, c, w := t.byteRows(s.at(1), s.at(2), s.at(t.reps[0]))
+		s.e.mixed(s.m.mixing, a, b, c, w[:], v, 8)
+	}
+	t.remember(itemByte)
 	s.advance(1)
 	return 1
 }
@@ -180,17 +218,17 @@ func (s *inserter) at(back int64) byte {
 func (s *inserter) match(f found) int {
 	t := &s.m.items
 	if f.rep >= 0 {
-		s.kind(repeat)
+		s.kind(itemRepeat)
 		s.e.tree(t.repeats[:], uint32(f.rep), 2)
 		s.e.number(&t.length[1], int64(f.length-minMatch))
 		t.use(f.rep)
-		t.remember(repeat)
+		t.remember(itemRepeat)
 	} else {
-		s.kind(match)
+		s.kind(itemMatch)
 		s.e.number(&t.length[0], int64(f.length-minMatch))
 		s.e.number(&t.distance[min(f.length-minMatch, 3)], int64(f.dist-1))
 		t.push(int64(f.dist))
-		t.remember(match)
+		t.remember(itemMatch)
 	}
 	s.advance(f.length)
 	return f.length

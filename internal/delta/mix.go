@@ -42,44 +42,58 @@ func log2(v uint64) int {
 	return sum
 }
 
-const inputs = 3
+// short is a prob in half the memory, of which many fit into a cache: the
+// probability of a one in 1/4096, with the upper bit flipped, and below it in
+// four bits how many decisions it has seen.
+type short uint16
 
-// weights say how much each model counts in some situation. They are differences
-// to the first ones, in 1/65536.
-type weights [inputs]int32
+func (b short) index() uint32 { return uint32(b^0x8000) >> 4 }
 
-const firstWeight = 26000
+func (b *short) learn(bit uint32) {
+	n := uint32(*b) & 15
+	shift := uint(bits.Len32(n + 1))
+	p := int32(*b^0x8000) >> 4
+	p += (int32(4095&-bit) - p) >> shift
+	n += (15 - n + 15) >> 4
+	*b = short(uint32(p)<<4|n) ^ 0x8000
+}
 
-// mixed is one decision while it is made.
+// weights say how much each of three models counts in some situation, as
+// differences to the first weight, in 1/65536.
+type weights [3]int32
+
+const (
+	firstWeight = 26000
+	maxWeight   = 1 << 17 // with it the sum stays below 2^31
+	learnRate   = 6
+)
+
+// mixed is one decision while it is made: what the models say, and what comes
+// of it.
 type mixed struct {
-	*mixing
-	in [inputs]*prob
-	st [inputs]int32
-	w  *weights
-	p  int32 // in 1/4096
+	x, y, z int32 // logarithms of odds, in 1/256
+	p       int32 // the probability of a one, in 1/4096
 }
 
-// expect returns the probability of a one in 1/32768.
-func (m *mixed) expect(a, b, c *prob, w *weights) uint32 {
-	m.in[0], m.in[1], m.in[2], m.w = a, b, c, w
-	m.st[0] = int32(m.stretched[(a.p^0x8000)>>4])
-	m.st[1] = int32(m.stretched[(b.p^0x8000)>>4])
-	m.st[2] = int32(m.stretched[(c.p^0x8000)>>4])
-	dot := int64(m.st[0])*int64(w[0]+firstWeight) + int64(m.st[1])*int64(w[1]+firstWeight) + int64(m.st[2])*int64(w[2]+firstWeight)
-	x := max(-2048, min(2047, dot>>16))
-	m.p = int32(m.squashed[x+2048])
-	return uint32(m.p)<<3 | 4
+func (m *mixing) expect(a, b, c short, w *weights) mixed {
+	x := int32(m.stretched[a.index()&4095])
+	y := int32(m.stretched[b.index()&4095])
+	z := int32(m.stretched[c.index()&4095])
+	sum := (x*(w[0]+firstWeight) + y*(w[1]+firstWeight) + z*(w[2]+firstWeight)) >> 16
+	return mixed{x, y, z, int32(m.squashed[max(-2048, min(2047, sum))+2048])}
 }
 
-// learn tells the models and the weights what was decided.
-func (m *mixed) learn(bit uint32) {
-	miss := int32(bit)<<12 - m.p
-	for i := range m.st {
-		m.w[i] += (m.st[i]*miss*rate + 1<<13) >> 14
-	}
-	m.in[0].learn(bit)
-	m.in[1].learn(bit)
-	m.in[2].learn(bit)
+// oneOf returns the probability of a one in 1/32768, never none nor all.
+func (m mixed) oneOf() uint32 { return uint32(m.p)<<3 | 4 }
+
+// learn moves the weights towards the models that were right.
+func (w *weights) learn(m mixed, bit uint32) {
+	miss := (int32(bit)<<12 - m.p) * learnRate
+	w[0] = bounded(w[0] + (m.x*miss+1<<13)>>14)
+	w[1] = bounded(w[1] + (m.y*miss+1<<13)>>14)
+	w[2] = bounded(w[2] + (m.z*miss+1<<13)>>14)
 }
 
-const rate = 6
+func bounded(w int32) int32 {
+	return max(-maxWeight-firstWeight, min(maxWeight-firstWeight, w))
+}

@@ -5,19 +5,20 @@ import "math/bits"
 // model is all that is expected of what comes next in a group: writer and
 // reader keep equal ones. It is about 7 MiB, whatever goes through.
 type model struct {
-	mixed
+	*mixing
 
 	more    prob // is there another patch
 	oldSize number
 	growth  signed // of the new blob over the old one
 	seek    signed
-	insert  [4]number
+	insert  number
+	plain   prob // are the inserted bytes of the patch nearly chance
 	tokens  tokenModel
 	items   itemModel
 }
 
 func newModel() *model {
-	m := &model{mixed: mixed{mixing: newMixing()}}
+	m := &model{mixing: newMixing()}
 	m.tokens.init()
 	m.items.init()
 	return m
@@ -29,8 +30,6 @@ type number struct {
 	class [64]prob
 	upper [48][8]prob
 }
-
-const maxNumber = 1<<47 - 2
 
 // signed is a model of numbers of both signs, written as 0, -1, 1, -2 … would be.
 type signed struct {
@@ -90,21 +89,21 @@ type tokenModel struct {
 	longHit     [16][3]prob
 	shortHit    [16][2]prob
 
-	gapA     [64][64]prob // by the gap before
-	gapB     []prob       // by the two gaps before
-	gapC     [4][512][64]prob
+	gapA     [64][64]short // by the gap before
+	gapB     []short       // by the two gaps before
+	gapC     [4][512][64]short
 	gapW     [64]weights
 	gapUpper [64][8]prob
 
-	diffA [64][512]prob  // by the gap
-	diffB [512][512]prob // by the difference before
-	diffC []prob         // by both and the one before
+	diffA [64][512]short  // by the gap
+	diffB [512][512]short // by the difference before
+	diffC []short         // by both and the one before
 	diffW [512]weights
 }
 
 func (t *tokenModel) init() {
 	t.long, t.short = make([]guess, 1<<longGuesses), make([]guess, 1<<shortGuesses)
-	t.gapB, t.diffC = make([]prob, 64<<12), make([]prob, 512<<rows)
+	t.gapB, t.diffC = make([]short, 64<<12), make([]short, 512<<rows)
 }
 
 func hash(v uint64, n uint) uint32 { return uint32(v * 0x9e3779b97f4a7c15 >> (64 - n)) }
@@ -132,13 +131,13 @@ func gapSymbol(gap int64) uint32 {
 }
 
 // contexts of a gap, and of a difference.
-func (t *tokenModel) gapRows(at int64) (a, b, c []prob) {
+func (t *tokenModel) gapRows(at int64) (a, b, c []short) {
 	g1, g2 := gapSymbol(int64(t.last[0]>>9)), gapSymbol(int64(t.last[1]>>9))
 	row := int(g1<<6|g2) * 64
 	return t.gapA[g1][:], t.gapB[row : row+64], t.gapC[at&3][t.last[0]&511][:]
 }
 
-func (t *tokenModel) diffRows(gap int64, at int64) (a, b, c []prob) {
+func (t *tokenModel) diffRows(gap int64, at int64) (a, b, c []short) {
 	g, d1, d2 := gapSymbol(gap), t.last[0]&511, t.last[1]&511
 	row := int(hash(uint64(g)<<18|uint64(d1)<<9|uint64(d2), rows)) * 512
 	return t.diffA[g][:], t.diffB[d1][:], t.diffC[row : row+512]
@@ -146,10 +145,10 @@ func (t *tokenModel) diffRows(gap int64, at int64) (a, b, c []prob) {
 
 // What inserted bytes are made of.
 const (
-	literal = iota
-	match   // a distance and a length
-	repeat  // one of the last distances, and a length
-	raw     // many bytes as they are
+	itemByte   = iota
+	itemMatch  // a distance and a length
+	itemRepeat // one of the last distances, and a length
+	itemRaw    // many bytes as they are
 )
 
 const (
@@ -167,9 +166,10 @@ type itemModel struct {
 	distance [4]number
 	rawRuns  number
 
-	byteA [256][256]prob // by the byte before
-	byteB []prob         // by the two before
-	byteC [512][256]prob // by the byte at the last distance
+	plain [256][256]prob  // by the byte before, where that is all
+	byteA [256][256]short // by the byte before
+	byteB []short         // by the two before
+	byteC [512][256]short // by the byte at the last distance
 	byteW [2][256]weights
 
 	kinds [2]uint32
@@ -179,16 +179,16 @@ type itemModel struct {
 const byteRows = 11
 
 func (t *itemModel) init() {
-	t.byteB = make([]prob, 256<<byteRows)
+	t.byteB = make([]short, 256<<byteRows)
 	t.reps = [4]int64{1, 1, 1, 1}
 }
 
 func (t *itemModel) remember(kind uint32) { t.kinds[1], t.kinds[0] = t.kinds[0], kind }
 
-func (t *itemModel) byteRows(b1, b2, like byte) (a, b, c []prob, w *[256]weights) {
+func (t *itemModel) byteRows(b1, b2, like byte) (a, b, c []short, w *[256]weights) {
 	row := int(hash(uint64(b1)<<8|uint64(b2), byteRows)) * 256
 	after := 0
-	if t.kinds[0] != literal {
+	if t.kinds[0] != itemByte {
 		after = 1
 	}
 	return t.byteA[b1][:], t.byteB[row : row+256], t.byteC[after<<8|int(like)][:], &t.byteW[after]

@@ -53,7 +53,7 @@ type encoder struct {
 }
 
 func newEncoder(w io.Writer) *encoder {
-	return &encoder{w: w, rng: 0xffffffff, buf: make([]byte, 0, 64<<10)}
+	return &encoder{w: w, rng: 0xffffffff, buf: append(make([]byte, 0, 64<<10), version), n: 1}
 }
 
 // decide writes one decision that is a one with p in 1/32768.
@@ -137,6 +137,9 @@ type decoder struct {
 
 func newDecoder(r io.Reader) *decoder {
 	d := &decoder{r: r, rng: 0xffffffff, buf: make([]byte, 0, 32<<10)}
+	if d.next() != version {
+		d.fail("its format is unknown")
+	}
 	for range 4 {
 		d.code = d.code<<8 | uint32(d.next())
 	}

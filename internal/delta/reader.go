@@ -85,7 +85,7 @@ func (r *Reader) begin(size int64) (*blob, error) {
 	if b.oldSize == 0 {
 		b.insert = b.left
 	}
-	r.items.ahead = 0
+	r.items.ahead, r.items.plain = 0, r.d.bit(&r.m.plain) == 1
 	r.current = b
 	return b, r.d.err
 }
@@ -98,9 +98,13 @@ func (r *Reader) rest() error {
 		return r.d.err
 	}
 	b.old = nil
+	defer func() { b.err = io.ErrClosedPipe }()
+	if b.err == io.EOF {
+		return nil
+	}
 	buf := make([]byte, 4<<10)
 	for {
-		if _, err := b.Read(buf); err == io.EOF {
+		if _, err := b.read(buf); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
@@ -144,24 +148,34 @@ type blob struct {
 	insert  int64
 	at      int64
 	empty   bool // the copy has no byte
+	err     error
 }
 
 // Read implements io.Reader. An error that wraps ErrDamaged is about the whole
-// group; others are those of the old blob.
+// group; others are those of the old blob. They stay.
 func (b *blob) Read(p []byte) (int, error) {
-	if b.reader.current != b && b.old != nil {
-		return 0, io.ErrClosedPipe
+	if b.err != nil {
+		return 0, b.err
 	}
+	n, err := b.read(p)
+	b.err = err
+	return n, err
+}
+
+// read goes on in the group by as much as it returns and, where it returns an
+// error of the old blob, by what could not be read.
+func (b *blob) read(p []byte) (int, error) {
 	d, n := b.reader.d, 0
 	for n < len(p) && b.left > 0 {
 		k, err := b.step(p[n:])
-		if err == nil {
-			err = d.err
+		b.left, b.at = b.left-int64(k), b.at+int64(k)
+		if d.err != nil {
+			return n, d.err
 		}
 		if err != nil {
 			return n, err
 		}
-		n, b.left, b.at = n+k, b.left-int64(k), b.at+int64(k)
+		n += k
 	}
 	if n == 0 && b.left == 0 && len(p) > 0 {
 		return 0, b.finish()
@@ -227,7 +241,7 @@ func (b *blob) begin() {
 func (b *blob) nextOp() {
 	r := b.reader
 	b.copying = false
-	b.insert = r.d.number(&r.m.insert[0])
+	b.insert = r.d.number(&r.m.insert)
 	if b.insert > b.left || b.insert == 0 && b.empty {
 		r.d.fail("an insert's length is out of range")
 	}
@@ -253,10 +267,11 @@ func (b *blob) take(p []byte, diff int) error {
 		b.from += int64(len(p))
 		return nil
 	}
-	if err := b.old.read(p, b.from); err != nil {
+	from := b.from
+	b.from += int64(len(p))
+	if err := b.old.read(p, from); err != nil {
 		return err
 	}
-	b.from += int64(len(p))
 	if diff != 0 || b.carry != 0 {
 		sum := int(p[0]) + diff + b.carry
 		p[0] = byte(sum)

@@ -8,6 +8,7 @@ type restorer struct {
 	at    int64  // how many there were
 	ahead int64  // bytes of the item that were not asked for
 	kind  uint32
+	plain bool // of this patch
 }
 
 // read fills p, which is never empty, with some of the next bytes.
@@ -19,11 +20,11 @@ func (s *restorer) read(p []byte) int {
 	}
 	n := int(min(s.ahead, int64(len(p))))
 	switch s.kind {
-	case literal:
+	case itemByte:
 		p[0] = s.literal()
-		s.m.items.remember(literal)
+		s.m.items.remember(itemByte)
 		s.put(p[0])
-	case raw:
+	case itemRaw:
 		for i := range p[:n] {
 			p[i] = s.back(s.ahead)
 			s.ahead--
@@ -44,21 +45,21 @@ func (s *restorer) item() {
 	t := &s.m.items
 	s.kind = s.d.tree(t.kind[t.kinds[0]][t.kinds[1]][:], 2)
 	switch s.kind {
-	case literal:
+	case itemByte:
 		s.ahead = 1
 		return
-	case raw:
+	case itemRaw:
 		s.raw((s.d.number(&t.rawRuns) + 1) * rawRun)
-	case repeat:
+	case itemRepeat:
 		i := s.d.tree(t.repeats[:], 2)
 		s.ahead = s.d.number(&t.length[1]) + minMatch
 		t.use(int(i))
-	case match:
+	case itemMatch:
 		s.ahead = s.d.number(&t.length[0]) + minMatch
 		t.push(s.d.number(&t.distance[min(s.ahead-minMatch, 3)]) + 1)
 	}
 	t.remember(s.kind)
-	if s.kind != raw && (t.reps[0] > s.at || t.reps[0] > window) {
+	if s.kind != itemRaw && (t.reps[0] > s.at || t.reps[0] > window) {
 		s.d.fail("a match begins before the first byte")
 	}
 	if s.ahead <= 0 || s.ahead > maxSize || s.d.err != nil {
@@ -81,8 +82,11 @@ func (s *restorer) raw(n int64) {
 
 func (s *restorer) literal() byte {
 	t := &s.m.items
+	if s.plain {
+		return byte(s.d.tree(t.plain[s.back(1)][:], 8))
+	}
 	a, b, c, w := t.byteRows(s.back(1), s.back(2), s.back(t.reps[0]))
-	return byte(s.d.mixed(&s.m.mixed, a, b, c, w[:], 8))
+	return byte(s.d.mixed(s.m.mixing, a, b, c, w[:], 8))
 }
 
 // back returns the byte so many before the next one, 0 before the first.

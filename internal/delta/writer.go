@@ -37,7 +37,9 @@ func (w *Writer) add(p *Patch) error {
 	w.e.bit(&w.m.more, 1)
 	w.e.number(&w.m.oldSize, p.oldSize())
 	w.e.signed(&w.m.growth, p.new.Size()-p.oldSize())
-	w.s.begin(&inserts{p: p})
+	if err := w.s.begin(p); err != nil {
+		return err
+	}
 	c := copier{w: w, old: bufio.NewReaderSize(nil, 64<<10), new: bufio.NewReaderSize(nil, 64<<10)}
 	place, last := int64(0), int64(0)
 	for _, o := range p.ops {
@@ -49,7 +51,7 @@ func (w *Writer) add(p *Patch) error {
 				return err
 			}
 			place, last = place+o.copy, o.from+o.copy
-			w.e.number(&w.m.insert[0], o.insert)
+			w.e.number(&w.m.insert, o.insert)
 		}
 		if err := w.s.code(o.insert); err != nil {
 			return err
