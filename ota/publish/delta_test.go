@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/internal/delta"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -90,7 +91,7 @@ func TestDeltas(t *testing.T) {
 		"bin/app": long, "same": noise(2, 5000), "gone": noise(3, 9000), "empty": "",
 		"lib/1.2.3/a.so": noise(4, 8000), "lib/1.2.3/b.so": noise(5, 8000), "lib/1.2.3/index": noise(6, 3000),
 		"etc/index": noise(7, 3000), "js/main-12ab34cd.js": noise(8, 7000), "js/side-ab12ab12.js": noise(9, 7000),
-		"moved/content": noise(10, 30_000), "libx.so.1.0": noise(11, 4000),
+		"moved/content": noise(10, 30_000), "libx.so.1.0": noise(11, 4000), "junk": noise(12, 1<<20),
 	}
 	_, err := f.Release(t.Context(), spec("1", one.write(t)))
 	require.NoError(t, err)
@@ -101,6 +102,7 @@ func TestDeltas(t *testing.T) {
 		"lib/1.2.4/index": edited(one["lib/1.2.3/index"], 2_900), "etc/index": edited(one["etc/index"], 2_900),
 		"js/main-ffff0000.js": edited(one["js/main-12ab34cd.js"], 6_900), "js/side-0123abcd.js": edited(one["js/side-ab12ab12.js"], 6_900),
 		"elsewhere/under another name": edited(one["moved/content"], 15_000, 29_000), "libx.so.1.1": edited(one["libx.so.1.0"], 3_900),
+		"junk": noise(13, 1<<20), // a delta would be no smaller than the pieces
 	}
 	_, err = f.Release(t.Context(), spec("2", two.write(t)))
 	require.NoError(t, err)
@@ -122,18 +124,18 @@ func TestDeltas(t *testing.T) {
 
 	// One more: the deltas come from both.
 	two["bin/app"] = edited(two["bin/app"], 599_500)
-	var numbers strings.Builder
-	for i := range 3000 {
-		fmt.Fprintln(&numbers, i*i)
+	block, long12 := noise(14, 100_000), ""
+	for i := range 12 {
+		long12 += edited(block, 5_000+i, 35_000+i, 65_000+i, 95_000+i)
 	}
-	two["num/1"], two["num/2"] = numbers.String(), "other "+numbers.String()
+	two["like itself"] = long12 // a group of its own, the same for both
 	_, err = f.Release(t.Context(), spec("3", two.write(t)))
 	require.NoError(t, err)
 	third := f.newest(t)
 	made, _ = f.deltaOf(t, third, second)
-	require.Equal(t, []string{"bin/app < bin/app", "num/1", "num/2"}, made)
+	require.Equal(t, []string{"bin/app < bin/app", "like itself"}, made)
 	made, _ = f.deltaOf(t, third, first)
-	require.Len(t, made, 12)
+	require.Len(t, made, 11)
 	c, _ := second.release.Component("app")
 	patch, ok := third.locator.Patch(third.locator.Deltas[0].To, func(d release.Digest) bool { return d == c.Index.Digest })
 	require.True(t, ok)
@@ -281,6 +283,28 @@ func TestDamagedDeltaIsFound(t *testing.T) {
 	require.Error(t, look(func(pack []byte, _ *release.Locator) { pack[d.Offset+d.Length-1] ^= 1 }))
 	require.Error(t, look(func(_ []byte, loc *release.Locator) { loc.Deltas[0].To = release.Sum(nil) }))
 	require.Error(t, look(func(_ []byte, loc *release.Locator) { loc.Deltas[0].Start++; loc.Deltas[0].Groups-- }))
+}
+
+// TestApplyGroup: what a group makes is compared with what it is for.
+func TestApplyGroup(t *testing.T) {
+	one, two := []byte(noise(1, 1000)), []byte(noise(2, 1000))
+	var stored bytes.Buffer
+	w := delta.NewWriter(&stored)
+	for range 2 {
+		p, err := delta.Find(t.Context(), nil, bytes.NewReader(one))
+		require.NoError(t, err)
+		require.NoError(t, w.Add(p))
+	}
+	require.NoError(t, w.Close())
+	apply := func(blobs ...release.Blob) error {
+		return applyGroup(bytes.NewReader(stored.Bytes()), len(blobs), func(i int) (io.ReaderAt, int64, release.Blob) { return nil, 0, blobs[i] })
+	}
+	good := blobOf(one)
+	require.NoError(t, apply(good, good))
+	require.ErrorIs(t, apply(good, blobOf(two)), errBlob)
+	require.Error(t, apply(good), "one too many")
+	require.Error(t, apply(good, good, good), "one too few")
+	require.Error(t, apply(good, release.Blob{Digest: good.Digest, Size: 999}))
 }
 
 // TestChangeWhilePublishing: a file that is another one when the deltas are made

@@ -23,8 +23,8 @@
 // Before the pieces are deltas from the last releases, in groups (package delta),
 // each made only where it is less than the pieces that it saves. The same trees
 // give the same files, however many cores work on them. Compression holds some
-// 150 MB; what the search for deltas holds is bounded, but for one pair of files at
-// a time, which takes about six times the old one and once the new.
+// 100 MB for each core, of at most eight; the search for deltas holds 768 MB, or what
+// one pair of files takes, about six times the old one and once the new.
 //
 // A change that people have to sign elsewhere lies in waiting.json at the top
 // until it is published; so does one of several steps while it is written. No

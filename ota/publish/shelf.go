@@ -43,8 +43,11 @@ type squeezing struct {
 	ready chan struct{}
 }
 
+// maxEncoders bounds what compression holds: an encoder has tables of some 40 MB.
+const maxEncoders = 8
+
 func newShelf(f *os.File) (*shelf, error) {
-	workers := runtime.GOMAXPROCS(0)
+	workers := min(runtime.GOMAXPROCS(0), maxEncoders)
 	s := &shelf{f: f, at: map[release.Digest]int{}, queue: make(chan *squeezing, 4*workers),
 		jobs: make(chan *squeezing), quit: make(chan struct{}), done: make(chan error, 1)}
 	for range workers {
