@@ -31,11 +31,11 @@ type inserter struct {
 	plain  bool // of this patch
 	rawTo  int  // no need to look again before buf[rawTo]
 	head   []uint32
-	prev   []uint32
+	prev   []uint32 // as long as what was seen, then a ring as long as the window
 }
 
 func newInserter(e *encoder, m *model) *inserter {
-	return &inserter{e: e, m: m, head: make([]uint32, 1<<hashBits), prev: make([]uint32, window)}
+	return &inserter{e: e, m: m, head: make([]uint32, 1<<hashBits)}
 }
 
 // begin begins with the inserted bytes of another patch.
@@ -240,10 +240,12 @@ func (s *inserter) advance(n int) {
 	for ; s.hashed < s.pos && s.hashed+4 <= len(s.buf); s.hashed++ {
 		h := s.hash(s.hashed)
 		at := s.base + uint32(s.hashed)
-		s.prev[at%window] = s.head[h]
+		if n := len(s.prev); n < window && at >= uint32(n) {
+			s.prev = append(s.prev, make([]uint32, max(n, 4<<10))...)
+		}
+		s.prev[at&uint32(len(s.prev)-1)] = s.head[h]
 		s.head[h] = at + 1
 	}
-	s.hashed = max(s.hashed, min(s.pos, s.hashed))
 }
 
 func (s *inserter) hash(i int) uint32 {
@@ -279,7 +281,7 @@ func (s *inserter) best(i int) (f found) {
 				f.take(found{n, int(dist), -1, 4*5*n - 4*(9+bits.Len32(dist))})
 			}
 		}
-		at = s.prev[(at-1)%window]
+		at = s.prev[(at-1)&uint32(len(s.prev)-1)]
 	}
 	return f
 }
