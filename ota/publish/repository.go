@@ -37,7 +37,6 @@ type Options struct {
 	// Progress is told how far a verb got; it has to return soon.
 	Progress func(Progress)
 
-	cut  bool                    // long blobs
 	step func(what string) error // see disk
 }
 
