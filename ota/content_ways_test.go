@@ -223,3 +223,35 @@ func TestInputThatChanges(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, s.news[0], s.got[release.Sum(s.news[0])])
 }
+
+// A file that changes after its pieces were found lends nothing any more: they
+// are fetched.
+func TestLenderThatChanges(t *testing.T) {
+	s := newSite(t, newDepot(t, 700_000, 400_000, 5_000))
+	s.locator.Deltas = nil
+	p, err := s.content.plan(t.Context(), []release.Blob{blobOf(s.news[0]), blobOf(s.news[1])}, true)
+	require.NoError(t, err)
+	require.Positive(t, p.lent)
+	for _, data := range s.backend.has {
+		copy(data[len(data)/3:], bytes.Repeat([]byte{'x'}, len(data)/3))
+	}
+	require.NoError(t, s.fetch(t))
+	s.whole(t)
+	require.Zero(t, s.again)
+}
+
+// Of a range with a part in its middle that is here, only the two others are
+// asked for.
+func TestHoleInSpool(t *testing.T) {
+	s := newSite(t, newDepot(t, sizes...))
+	s.locator.Deltas, s.backend.has = nil, nil
+	pack := s.locator.Packs[0]
+	in := s.content.intake(&contentPlan{})
+	require.NoError(t, in.fill(t.Context(), []release.Place{{Pack: pack.Name, Offset: pack.Size / 3, Length: pack.Size / 3}}))
+	require.NoError(t, in.Close())
+	s.restart()
+	require.NoError(t, s.fetch(t))
+	s.whole(t)
+	require.Zero(t, s.again)
+	require.Len(t, s.asked, 4, "%v", s.asked)
+}
