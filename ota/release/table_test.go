@@ -279,5 +279,5 @@ func TestCutTableRefused(t *testing.T) {
 		require.ErrorIs(t, read(bad), release.ErrInvalid, name)
 	}
 	require.NoError(t, read(smallTable))
-	require.ErrorIs(t, read(strings.Replace(smallTable, "\x01\x01\x00\x01", "\x21\x01\x00\x01", 1)), release.ErrInvalid, "whole, and no piece")
+	require.ErrorIs(t, read(strings.Replace(smallTable, "\x01\x01\x00\x01", "\x01\x01\x20\x01", 1)), release.ErrInvalid, "whole, and no piece")
 }
