@@ -8,18 +8,34 @@ func (d *decoder) tree(m []prob, n uint) uint32 {
 	return node - 1<<n
 }
 
-// mixed is where most of a device's time goes.
+// mixed is where most of a device's time goes: what encoder.mixed calls is written
+// out here.
 func (d *decoder) mixed(m *mixing, a, b, c []short, w []weights, n uint) uint32 {
+	a, b, c, w = a[:1<<n], b[:1<<n], c[:1<<n], w[:1<<n]
 	node := uint32(1)
 	for range n {
-		pa, pb, pc, pw := &a[node], &b[node], &c[node], &w[node]
-		x := m.expect(*pa, *pb, *pc, pw)
-		bit := d.decide(x.oneOf())
-		pw.learn(x, bit)
-		pa.learn(bit)
-		pb.learn(bit)
-		pc.learn(bit)
-		node = node<<1 | bit
+		pa, pb, pc, pw := a[node], b[node], c[node], &w[node]
+		x, y, z := int32(m.stretched[pa.odds()]), int32(m.stretched[pb.odds()]), int32(m.stretched[pc.odds()])
+		sum := (x*(pw[0]+firstWeight) + y*(pw[1]+firstWeight) + z*(pw[2]+firstWeight)) >> 16
+		p := int32(m.squashed[max(-2048, min(2047, sum))+2048])
+
+		bound := d.rng >> probBits * (uint32(p)<<3 | 4)
+		ones, miss := int32(4095), (4096-p)*learnRate
+		if d.code < bound {
+			d.rng = bound
+			node, a[node], b[node], c[node] = node<<1|1, pa.moved(ones), pb.moved(ones), pc.moved(ones)
+		} else {
+			d.code, d.rng = d.code-bound, d.rng-bound
+			miss -= 4096 * learnRate
+			node, a[node], b[node], c[node] = node<<1, pa.moved(0), pb.moved(0), pc.moved(0)
+		}
+		if d.rng < top {
+			d.more()
+		}
+
+		pw[0] = bounded(pw[0] + (x*miss+1<<13)>>14)
+		pw[1] = bounded(pw[1] + (y*miss+1<<13)>>14)
+		pw[2] = bounded(pw[2] + (z*miss+1<<13)>>14)
 	}
 	return node - 1<<n
 }

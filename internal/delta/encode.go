@@ -19,9 +19,8 @@ func (e *encoder) mixed(m *mixing, a, b, c []short, w []weights, v uint32, n uin
 		x := m.expect(a[node], b[node], c[node], &w[node])
 		e.decide(x.oneOf(), bit)
 		w[node].learn(x, bit)
-		a[node].learn(bit)
-		b[node].learn(bit)
-		c[node].learn(bit)
+		ones := int32(4095 & -bit)
+		a[node], b[node], c[node] = a[node].moved(ones), b[node].moved(ones), c[node].moved(ones)
 		node = node<<1 | bit
 	}
 }

@@ -59,8 +59,8 @@ func TestMemory(t *testing.T) {
 	}
 	old, new := &pattern{block, size, 0}, &pattern{block, size, 1}
 	p := &Patch{old: old, new: new}
-	for at := int64(0); at < size; at += 16 << 20 { // more inserts than the window holds
-		p.ops = append(p.ops, op{from: at, copy: 16<<20 - 200<<10, insert: 200 << 10})
+	for at := int64(0); at < size; at += 2 << 20 { // more inserts than the window holds
+		p.ops = append(p.ops, op{from: at, copy: 2<<20 - 200<<10, insert: 200 << 10})
 	}
 	var group bytes.Buffer
 	w := NewWriter(&group)
@@ -140,4 +140,77 @@ func TestCores(t *testing.T) {
 		}
 		require.Equal(t, want, got)
 	}
+}
+
+// TestHostile writes groups that no Writer writes.
+func TestHostile(t *testing.T) {
+	for name, x := range map[string]struct {
+		old   int64
+		write func(*encoder, *model)
+	}{
+		"a match before the first byte": {0, func(e *encoder, m *model) {
+			e.tree(m.items.kind[0][0][:], itemMatch, 2)
+			e.number(&m.items.length[0], 8)
+			e.number(&m.items.distance[3], 4)
+		}},
+		"a length without bounds": {0, func(e *encoder, m *model) {
+			e.tree(m.items.kind[0][0][:], itemRaw, 2)
+			e.number(&m.items.rawRuns, 1<<40)
+		}},
+		"an item behind the end": {0, func(e *encoder, m *model) {
+			e.tree(m.items.kind[0][0][:], itemRaw, 2)
+			e.number(&m.items.rawRuns, 0)
+			for range rawRun {
+				e.direct(0, 8)
+			}
+		}},
+		"a copy before the first byte": {10, func(e *encoder, m *model) {
+			e.signed(&m.seek, -1)
+		}},
+		"a copy behind the last byte": {10, func(e *encoder, m *model) {
+			e.signed(&m.seek, 5)
+			e.token(m, 6, end, 0)
+		}},
+		"a copy longer than the blob": {100, func(e *encoder, m *model) {
+			e.signed(&m.seek, 0)
+			e.token(m, 11, end, 0)
+		}},
+		"steps that do nothing": {10, func(e *encoder, m *model) {
+			for range 2 {
+				e.signed(&m.seek, 0)
+				e.token(m, 0, end, 0)
+				e.number(&m.insert, 0)
+			}
+		}},
+		"an insert longer than the blob": {10, func(e *encoder, m *model) {
+			e.signed(&m.seek, 0)
+			e.token(m, 4, end, 0)
+			e.number(&m.insert, 7)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var group bytes.Buffer
+			e, m := newEncoder(&group), newModel()
+			head(e, m, x.old, 10)
+			x.write(e, m)
+			require.NoError(t, e.close())
+			group.Write(make([]byte, 1000)) // what is wrong is not that the group is short
+			r, err := NewReader(&group)
+			require.NoError(t, err)
+			old := x.old
+			b, err := r.Next(bytes.NewReader(make([]byte, old)), old, 10)
+			require.NoError(t, err)
+			got, err := io.ReadAll(b)
+			require.ErrorIs(t, err, ErrDamaged)
+			require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.LessOrEqual(t, len(got), 10)
+		})
+	}
+}
+
+func head(e *encoder, m *model, old, new int64) {
+	e.bit(&m.more, 1)
+	e.number(&m.oldSize, old)
+	e.signed(&m.growth, new-old)
+	e.bit(&m.plain, 0)
 }

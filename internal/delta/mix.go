@@ -47,15 +47,16 @@ func log2(v uint64) int {
 // four bits how many decisions it has seen.
 type short uint16
 
-func (b short) index() uint32 { return uint32(b^0x8000) >> 4 }
+// odds is where a probability's logarithm of odds stands in a table.
+func (b short) odds() uint32 { return uint32(b^0x8000) >> 4 & 4095 }
 
-func (b *short) learn(bit uint32) {
-	n := uint32(*b) & 15
-	shift := uint(bits.Len32(n + 1))
-	p := int32(*b^0x8000) >> 4
-	p += (int32(4095&-bit) - p) >> shift
-	n += (15 - n + 15) >> 4
-	*b = short(uint32(p)<<4|n) ^ 0x8000
+// moved returns b after a decision: moved by less and less, down to 1/32. ones
+// is 4095 for a one.
+func (b short) moved(ones int32) short {
+	n := int32(b) & 15
+	p := int32(b^0x8000) >> 4
+	p += (ones - p) >> uint(bits.Len8(uint8(n+1)))
+	return short(p<<4|(n+(30-n)>>4)) ^ 0x8000
 }
 
 // weights say how much each of three models counts in some situation, as
@@ -76,9 +77,9 @@ type mixed struct {
 }
 
 func (m *mixing) expect(a, b, c short, w *weights) mixed {
-	x := int32(m.stretched[a.index()&4095])
-	y := int32(m.stretched[b.index()&4095])
-	z := int32(m.stretched[c.index()&4095])
+	x := int32(m.stretched[a.odds()])
+	y := int32(m.stretched[b.odds()])
+	z := int32(m.stretched[c.odds()])
 	sum := (x*(w[0]+firstWeight) + y*(w[1]+firstWeight) + z*(w[2]+firstWeight)) >> 16
 	return mixed{x, y, z, int32(m.squashed[max(-2048, min(2047, sum))+2048])}
 }
@@ -86,9 +87,12 @@ func (m *mixing) expect(a, b, c short, w *weights) mixed {
 // oneOf returns the probability of a one in 1/32768, never none nor all.
 func (m mixed) oneOf() uint32 { return uint32(m.p)<<3 | 4 }
 
+// miss says how wrong that was.
+func (m mixed) miss(bit uint32) int32 { return (int32(bit)<<12 - m.p) * learnRate }
+
 // learn moves the weights towards the models that were right.
 func (w *weights) learn(m mixed, bit uint32) {
-	miss := (int32(bit)<<12 - m.p) * learnRate
+	miss := m.miss(bit)
 	w[0] = bounded(w[0] + (m.x*miss+1<<13)>>14)
 	w[1] = bounded(w[1] + (m.y*miss+1<<13)>>14)
 	w[2] = bounded(w[2] + (m.z*miss+1<<13)>>14)
