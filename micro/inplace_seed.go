@@ -100,7 +100,7 @@ func (f *inPlaceFiles) dropSeeds() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	closeLenders(f.seeds)
-	f.seeds = nil
+	f.seeds, f.like = nil, nil
 }
 
 // Seed opens a file of the root or of a kept set that should hold b.

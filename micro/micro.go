@@ -152,7 +152,9 @@ type layout interface {
 	ota.Budgeter
 	ota.Lister
 	ota.Seeder
+	ota.Resembler
 	ota.Verifier
+	ota.Adopter
 	ota.Repairer
 	ota.Pruner
 	ota.Reverter
@@ -168,6 +170,9 @@ type base struct {
 	before func(op, path string) error
 	// cannot, when a test set it, says that a call is not possible here.
 	cannot func(call string) error
+	// like is of the component that Similar was asked about last; it is dropped
+	// with the seeds.
+	like *similar
 }
 
 // treeFiles is the layout Tree.

@@ -80,7 +80,7 @@ func (f *treeFiles) dropSeeds() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	closeSources(f.seeds)
-	f.seeds = nil
+	f.seeds, f.like = nil, nil
 }
 
 // Blobs returns the content of all files of c.

@@ -138,8 +138,18 @@ type Lister interface {
 // release and of what it kept of earlier ones.
 type Seeder interface {
 	// Seed opens a place that may hold b. The bytes are unverified: the
-	// Updater checks them. ok is false where there is none.
+	// Updater checks them. ok is false where there is none. Patches are applied
+	// to what is an [io.ReaderAt] too, such as a file; it may be open for long.
 	Seed(ctx context.Context, name string, b release.Blob) (r io.ReadCloser, ok bool, err error)
+}
+
+// Resembler is a [Seeder] that knows which installed content new content is
+// like: what both have in common need not be fetched.
+type Resembler interface {
+	// Similar returns installed blobs that b, of the component c, may have
+	// bytes in common with, the likeliest first: the file that it replaces, or
+	// one of the same name.
+	Similar(ctx context.Context, c release.Component, b release.Blob, content Content) ([]release.Blob, error)
 }
 
 // Verifier is a [Backend] that can compare what is installed with what should
@@ -148,6 +158,14 @@ type Verifier interface {
 	// Verify returns what differs, and nil when nothing does. c is the
 	// component as it was installed.
 	Verify(ctx context.Context, c release.Component, content Content) ([]Damage, error)
+}
+
+// Adopter is a [Verifier] that can take over what pawl did not install.
+type Adopter interface {
+	// Adopt has Active answer Whole for c, in which Verify has just found no
+	// difference, durably when it returns. It changes nothing that c lists, and
+	// may be called again after a power cut.
+	Adopt(ctx context.Context, c release.Component, content Content) error
 }
 
 // Repairer is a [Backend] that can put damaged content back while the

@@ -110,16 +110,18 @@ func stocked(t *testing.T, hole int, blobs ...[]byte) (*content, *shelf) {
 	}
 	name := release.PackName(release.Sum(s.pack))
 	s.files[name] = s.pack
-	table, err := release.EncodeTable(rows, 1)
+	table, err := release.EncodeTable(rows, nil, 1)
 	require.NoError(t, err)
 	s.files[release.TableName(release.Sum(table))] = table
 	dir, err := durable.OpenDir(t.TempDir() + "/state")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, dir.Close()) })
 	u := &Updater{dir: dir}
-	return &content{u: u, source: s, locator: &release.Locator{
+	c := newContent(u)
+	c.source, c.locator = s, &release.Locator{
 		Packs: []release.Pack{{Name: name, Size: int64(len(s.pack))}}, Table: blobOf(table),
-	}}, s
+	}
+	return c, s
 }
 
 func some(n int) [][]byte {
@@ -241,9 +243,9 @@ func (failingSync) Sync() error { return syscall.EIO }
 func TestFailedSyncKeepsNothing(t *testing.T) {
 	blobs := some(3)
 	content, _ := stocked(t, 0, blobs...)
-	require.NoError(t, content.u.keepBlob(t.Context(), content, blobOf(blobs[0])))
+	require.NoError(t, content.u.keepAll(t.Context(), content, []release.Blob{blobOf(blobs[0])}, nil))
 	require.NoError(t, content.u.syncPlaced())
-	require.NoError(t, content.u.keepBlob(t.Context(), content, blobOf(blobs[1])))
+	require.NoError(t, content.u.keepAll(t.Context(), content, []release.Blob{blobOf(blobs[1])}, nil))
 	good := content.u.dir
 	content.u.dir = failingSync{good}
 	require.ErrorIs(t, content.u.syncPlaced(), syscall.EIO)
@@ -266,7 +268,7 @@ func TestLocalCopyComesFirst(t *testing.T) {
 	}
 	read()
 	asked := len(shelf.requests)
-	require.NoError(t, content.u.keepBlob(t.Context(), content, blobOf(blobs[0])))
+	require.NoError(t, content.u.keepAll(t.Context(), content, []release.Blob{blobOf(blobs[0])}, nil))
 	asked += 1
 	read()
 	require.Len(t, shelf.requests, asked)

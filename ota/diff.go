@@ -19,19 +19,13 @@ func (u *Updater) Diff(ctx context.Context, r *release.Release) ([]Change, error
 		return nil, err
 	}
 	defer leave()
-	if u.opts.Source == nil {
-		return nil, ErrNoSource
-	}
-	l, err := u.opts.Source.Locator(ctx, r)
+	from, err := u.looking(ctx, r)
 	if err != nil {
-		return nil, fmt.Errorf("cannot find the content of %s: %w", r.Version, err)
-	}
-	if l.Release != r.Digest() {
-		return nil, fmt.Errorf("cannot use the locator of %s: it is of another release: %w", r.Version, ErrDigest)
+		return nil, err
 	}
 	var changes []Change
 	for _, c := range r.Components {
-		found, err := u.diff(ctx, c, &content{u: u, source: u.opts.Source, locator: l})
+		found, err := u.diff(ctx, c, from)
 		if err != nil {
 			return nil, fmt.Errorf("cannot compare %s with %s: %w", c.Name, r.Version, err)
 		}

@@ -53,6 +53,9 @@ var (
 	// ErrNoSpace is returned before anything is fetched when a file system has
 	// too little room; a *SpaceError holds the numbers.
 	ErrNoSpace = errors.New("not enough space")
+	// ErrNoMemory is returned before anything is fetched when the device has too
+	// little memory available; a *MemoryError holds the numbers.
+	ErrNoMemory = errors.New("not enough memory")
 	// ErrNotLocal is returned when content is not on the device and there is
 	// no source, as for a rollback to a release that was not kept.
 	ErrNotLocal = errors.New("the content is not on the device")

@@ -135,10 +135,12 @@ type Held struct {
 
 // SpaceError says what is missing on one file system. It is an ErrNoSpace.
 type SpaceError struct {
-	Path                   string
-	NeedBytes, FreeBytes   int64
-	NeedInodes, FreeInodes int64
-	Reserve                int64 // bytes that are to stay free
+	Path       string `json:"path"`
+	NeedBytes  int64  `json:"needBytes"`
+	FreeBytes  int64  `json:"freeBytes"`
+	NeedInodes int64  `json:"needInodes"`
+	FreeInodes int64  `json:"freeInodes"`
+	Reserve    int64  `json:"reserve"` // bytes that are to stay free
 }
 
 func (e *SpaceError) Error() string {
@@ -148,3 +150,17 @@ func (e *SpaceError) Error() string {
 
 // Unwrap returns ErrNoSpace.
 func (e *SpaceError) Unwrap() error { return ErrNoSpace }
+
+// MemoryError says that the device has too little memory, in bytes. It is an
+// ErrNoMemory.
+type MemoryError struct {
+	Need int64 // what the process will hold at most
+	Free int64 // what it holds now, with what the device has available
+}
+
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("not enough memory: the process needs %d bytes, and can have %d bytes", e.Need, e.Free)
+}
+
+// Unwrap returns ErrNoMemory.
+func (e *MemoryError) Unwrap() error { return ErrNoMemory }

@@ -96,6 +96,7 @@ func (u *Updater) settleIdle(ctx context.Context) error {
 	if u.fallback {
 		u.rec.Owed = true // by a transaction that the lost record may have begun
 	}
+	u.dropSpool() // what a power cut brought back of it
 	u.tidyOwed(ctx)
 	return nil
 }

@@ -33,3 +33,13 @@ type Source interface {
 	// where it has fewer bytes to give.
 	Open(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error)
 }
+
+// Catalog is a [Source] that has earlier releases too.
+type Catalog interface {
+	// Releases returns the seqs of the releases for dev's product and variant,
+	// from the highest down.
+	Releases(ctx context.Context, dev Device) ([]uint64, error)
+	// Release returns the release with that seq, or an error that wraps
+	// ErrNoRelease, or ErrHardware where it is not for dev's.
+	Release(ctx context.Context, dev Device, seq uint64) (*release.Release, error)
+}

@@ -39,6 +39,9 @@ func (u *Updater) tidy(ctx context.Context) {
 	if u.poison != nil {
 		return
 	}
+	if u.rec.Tx == nil || u.rec.Tx.State != Staging {
+		u.dropSpool()
+	}
 	if err := u.pruneStore(ctx); err != nil {
 		u.report(Progress{Step: "prune", Err: err})
 		failed = err

@@ -121,7 +121,7 @@ func (u *Updater) repairPart(ctx context.Context, b Backend, c release.Component
 		return left, err
 	}
 	for _, blob := range u.copied(ctx, b, c) {
-		if err := u.keepBlob(ctx, u.local(), blob); err != nil {
+		if err := u.keepAll(ctx, u.local(), []release.Blob{blob}, nil); err != nil {
 			left = append(left, Damage{c.Name, ".", "the local copy: " + err.Error()})
 		}
 	}

@@ -11,9 +11,11 @@ import (
 
 // client makes the transport. A proxy comes from the environment, as
 // HTTPS_PROXY and NO_PROXY.
-func (c *config) client() (*fetch.Client, error) {
+func (c *config) client(warn func(error)) (*fetch.Client, error) {
 	options := fetch.Options{
 		Stall:     time.Duration(c.Limits.Stall),
+		MaxRate:   c.Limits.Rate,
+		Warn:      warn,
 		UserAgent: "pawl-agent",
 		Header:    map[string][]string{},
 		TLS:       &tls.Config{MinVersion: tls.VersionTLS12},

@@ -19,6 +19,7 @@ type answer struct {
 	// One of the following, as the command has it.
 	Available *ota.Installed `json:"available,omitempty"`
 	Plan      *plan          `json:"plan,omitempty"`
+	Need      *ota.Plan      `json:"need,omitempty"`
 	Result    *ota.Result    `json:"result,omitempty"`
 	Status    *ota.Status    `json:"status,omitempty"`
 	History   []ota.Result   `json:"history,omitempty"`
@@ -46,7 +47,8 @@ type command struct {
 }
 
 var commands = map[string]command{
-	"check":    {what: "look whether there is a newer release", asks: true, run: check},
+	"adopt":    {what: "take over what was installed without pawl, where it is exactly a release: adopt [SEQ]", asks: true, lists: true, run: adopt},
+	"check":    {what: "look whether there is a newer release, with -plan what it takes", asks: true, lists: true, run: check},
 	"diff":     {what: "what an update would change, and which scripts and services it would run", asks: true, lists: true, run: diff},
 	"update":   {what: "settle, look for the newest release and take it all the way", asks: true, run: update},
 	"resume":   {what: "settle what was cut short, without a network; for a unit before the app's", run: resume},
@@ -59,7 +61,11 @@ var commands = map[string]command{
 
 func check(ctx context.Context, a *agent) answer {
 	r, err := a.updater.Check(ctx)
-	return checked(a, r, err)
+	ans := checked(a, r, err)
+	if !a.args.plan || r == nil || err != nil && !errors.Is(err, ota.ErrHeld) {
+		return ans
+	}
+	return withNeed(ctx, a, r, ans)
 }
 
 // checked puts the answer of Check into words.

@@ -66,6 +66,7 @@ type limits struct {
 	Stage   duration `json:"stage"`
 	Step    duration `json:"step"`
 	Stall   duration `json:"stall"`
+	Rate    int64    `json:"rate"`    // bytes a second
 	Reserve int64    `json:"reserve"` // bytes
 }
 
@@ -153,6 +154,8 @@ func (c *config) check() error {
 		return errors.New("source: url and root belong together")
 	case (c.Source.Cert == "") != (c.Source.Key == ""):
 		return errors.New("source: cert and key belong together")
+	case c.Limits.Rate < 0:
+		return errors.New("limits.rate is negative")
 	case c.Limits.Reserve < 0:
 		return errors.New("limits.reserve is negative")
 	}

@@ -69,6 +69,7 @@ func TestConfigRefused(t *testing.T) {
 		"duration a number": {swap(`"1m"`, `60`), "not 60"},
 		"empty probe":       {swap(`["/bin/true"]`, `[]`), "health[0].exec is empty"},
 		"url alone":         {swap(`, "root": "root.json"`, ""), "url and root belong together"},
+		"negative rate":     {swap(`"trial"`, `"limits": {"rate": -1}, "trial"`), "limits.rate"},
 		"negative reserve":  {swap(`"trial"`, `"limits": {"reserve": -1}, "trial"`), "limits.reserve"},
 	} {
 		t.Run(name, func(t *testing.T) {

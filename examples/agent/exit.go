@@ -37,6 +37,9 @@ var errDamaged = errors.New("not everything is as the release says")
 // errLeft is returned by repair for what it could not mend.
 var errLeft = errors.New("not everything could be mended with what is on the device")
 
+// errDiffers is returned by adopt when what is installed is no release.
+var errDiffers = errors.New("what is installed is not exactly a release of the repository")
+
 // kinds lists what an error can be, the more telling first. The words are for
 // programs and do not change.
 var kinds = []struct {
@@ -56,6 +59,8 @@ var kinds = []struct {
 	{ota.ErrHeld, "held", exitHeld, "it is tried again by itself later, or now with: update -retry"},
 	{ota.ErrLocked, "locked", exitOther, "another agent is at work; status and history answer meanwhile"},
 	{ota.ErrJournal, "journal", exitOther, "the state folder belongs to something else or to a newer agent; nothing in it was changed"},
+	{errDiffers, "differs", exitOther, "nothing was recorded: mend what differs, or have a release installed over it with update"},
+	{ota.ErrNoMemory, "memory", exitOther, "stop something that holds memory; nothing was changed"},
 	{ota.ErrNoSpace, "space", exitOther, "make room, or lower limits.reserve; nothing was changed"},
 	{syscall.ENOSPC, "space", exitOther, "make room; nothing was lost"},
 	{syscall.EROFS, "readonly", exitOther, "mount the file system for writing; nothing was changed"},

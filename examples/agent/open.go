@@ -79,7 +79,7 @@ func (a *agent) openSource() (*tuf.Source, error) {
 		TrustClock: s.TrustClock,
 	}
 	if isWeb(s.URL) {
-		if options.Client, err = a.config.client(); err != nil {
+		if options.Client, err = a.config.client(a.warn); err != nil {
 			return nil, err
 		}
 	}

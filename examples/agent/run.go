@@ -22,9 +22,10 @@ import (
 type args struct {
 	config string
 	verb   string
-	seq    uint64 // of rollback: 0 is the newest kept
+	seq    uint64 // of rollback and adopt: 0 is the newest that can be
 	json   bool
 	retry  bool
+	plan   bool
 }
 
 // agent is what a command works on. updater is nil for the commands that only
@@ -100,6 +101,7 @@ func parseArgs(argv []string, stderr io.Writer) (args, error) {
 	flags.StringVar(&a.config, "config", "", "the configuration `FILE`")
 	flags.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
 	flags.BoolVar(&a.retry, "retry", false, "with update: try a release that is held back")
+	flags.BoolVar(&a.plan, "plan", false, "with check: say what an update would fetch, write and need")
 	var words []string
 	for rest := argv; ; rest = flags.Args()[1:] {
 		if err := flags.Parse(rest); err == flag.ErrHelp {
@@ -125,7 +127,7 @@ func (a args) withWords(words []string) (args, error) {
 	if _, ok := commands[verb]; !ok {
 		return a, fmt.Errorf("%.40q is not a command: one of %v", verb, verbs())
 	}
-	if verb == "rollback" && len(more) == 1 {
+	if (verb == "rollback" || verb == "adopt") && len(more) == 1 {
 		seq, err := strconv.ParseUint(more[0], 10, 53)
 		if err != nil || seq == 0 {
 			return a, fmt.Errorf("%.40q is not the seq of a release", more[0])
@@ -137,6 +139,9 @@ func (a args) withWords(words []string) (args, error) {
 	}
 	if a.retry && verb != "update" {
 		return a, fmt.Errorf("-retry belongs to update")
+	}
+	if a.plan && verb != "check" {
+		return a, fmt.Errorf("-plan belongs to check")
 	}
 	a.verb = verb
 	return a, nil

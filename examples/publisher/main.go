@@ -5,11 +5,12 @@
 //	publisher init     -repo DIR -keys DIR -product NAME [-threshold N] [-spare N]
 //	publisher release  -repo DIR -keys DIR SPEC.yaml
 //	publisher refresh  -repo DIR -keys DIR
-//	publisher list     -repo DIR [-json]
+//	publisher list     -repo DIR [-all] [-json]
 //	publisher status   -repo DIR [-json]
 //	publisher verify   -repo DIR [-root FILE]
 //	publisher drop     -repo DIR -keys DIR [-variant NAME] -seq N,… | -last N
 //	publisher retry    -repo DIR -keys DIR [-variant NAME] -seq N
+//	publisher prune    -repo DIR -keys DIR [-variant NAME] [-last N] [-deltas N] [-grace DURATION]
 //
 //	publisher key      -keys DIR -role ROLE
 //	publisher rotate   -repo DIR -keys DIR -role ROLE,… [-remove KEY,…] [-add FILE,…] [-new N] [-threshold N]
@@ -48,6 +49,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/pawl-ota/pawl/ota/publish"
 )
@@ -61,8 +63,8 @@ const (
 	exitDue     = 4
 )
 
-const usage = `usage: publisher init|release|refresh|list|status|verify|drop|retry   releases
-       publisher key|rotate|renew|delegate|revoke|sign|cancel          keys
+const usage = `usage: publisher init|release|refresh|list|status|verify|drop|retry|prune   releases
+       publisher key|rotate|renew|delegate|revoke|sign|cancel                keys
        publisher VERB -help
 `
 
@@ -86,8 +88,9 @@ type command struct {
 	repo, keys, product, root, secret      string
 	role, remove, add, name, variant, file string
 	keyType, seq                           string
-	threshold, spare, fresh, last          int
-	encrypt, json, wait, adopt             bool
+	threshold, spare, fresh, last, deltas  int
+	encrypt, json, wait, adopt, all        bool
+	grace                                  time.Duration
 }
 
 // change are the flags of verbs that change what people have signed.
@@ -101,10 +104,11 @@ var verbs = map[string]struct {
 	"init":     {[]string{"repo", "keys", "product", "threshold", "spare", "type", "encrypt", "passphrase-file"}, (*command).init},
 	"release":  {change, (*command).release},
 	"refresh":  {[]string{"repo", "keys", "passphrase-file"}, (*command).refresh},
-	"list":     {[]string{"repo", "json"}, (*command).list},
+	"list":     {[]string{"repo", "json", "all"}, (*command).list},
 	"status":   {[]string{"repo", "json"}, (*command).statusOnly},
 	"verify":   {[]string{"repo", "root"}, (*command).verify},
 	"drop":     {append([]string{"variant", "seq", "last"}, change...), (*command).drop},
+	"prune":    {append([]string{"variant", "last", "deltas", "grace"}, change...), (*command).prune},
 	"retry":    {append([]string{"variant", "seq"}, change...), (*command).retry},
 	"key":      {[]string{"keys", "role", "type", "encrypt", "passphrase-file"}, (*command).key},
 	"rotate":   {append([]string{"role", "remove", "add", "new", "threshold", "type", "encrypt"}, change...), (*command).rotate},
@@ -198,13 +202,23 @@ func (c *command) define(verb string, names []string) {
 		case "name":
 			c.flags.StringVar(&c.name, name, "", "`NAME` of the delegated role")
 		case "variant":
-			c.flags.StringVar(&c.variant, name, "", "`NAME` of the variant (default: default); to delegate, several with commas")
+			what := "`NAME` of the variant (default: default); to delegate, several with commas"
+			if verb == "prune" {
+				what = "`NAME` of the variant whose releases are dropped (default: all)"
+			}
+			c.flags.StringVar(&c.variant, name, "", what)
 		case "adopt":
 			c.flags.BoolVar(&c.adopt, name, false, "take over the releases that the role has signed")
 		case "seq":
 			c.flags.StringVar(&c.seq, name, "", "`N` of the release; to drop, several with commas")
 		case "last":
 			c.flags.IntVar(&c.last, name, 0, "drop all but the last `N` releases")
+		case "deltas":
+			c.flags.IntVar(&c.deltas, name, 3, "of how many of the newest releases of a variant deltas are kept where packs are rewritten")
+		case "grace":
+			c.flags.DurationVar(&c.grace, name, defaultGrace, "how long a file stays that nothing refers to, since prune first found it so")
+		case "all":
+			c.flags.BoolVar(&c.all, name, false, "say of every release, and not of the newest alone, what devices fetch to get to it")
 		case "file":
 			c.flags.StringVar(&c.file, name, "", "`FILE` with a change that waits, where the repository is not")
 		case "wait":

@@ -295,3 +295,37 @@ func TestKilled(t *testing.T) {
 	require.Empty(t, left)
 	require.Equal(t, 0, s.release(t, minimal).code)
 }
+
+// TestPrune: old releases go, and list says what devices fetch.
+func TestPrune(t *testing.T) {
+	s := newSite(t)
+	for i := range 4 {
+		s.write(t, "app/hello", strings.Repeat(fmt.Sprint("hello for the ", i, "th time\n"), 50))
+		require.Equal(t, 0, s.release(t, minimal).code)
+	}
+	r := call(t, "list", "-repo", s.repo)
+	require.Equal(t, 0, r.code, r.errs)
+	require.Contains(t, r.out, "DEVICE-ON")
+	require.Regexp(t, `default +4 +nothing +[0-9]`, r.out)
+	require.Regexp(t, `default +4 +seq 3 +[0-9]`, r.out)
+	require.NotRegexp(t, `default +3 +nothing`, r.out)
+	r = call(t, "list", "-repo", s.repo, "-all", "-json")
+	var second struct{ Fetches []publish.Fetch }
+	require.NoError(t, json.Unmarshal([]byte(strings.Split(r.out, "\n")[1]), &second))
+	require.Len(t, second.Fetches, 2)
+	require.Positive(t, second.Fetches[1].Bytes)
+
+	r = s.call(t, "prune", "-last", "2")
+	require.Equal(t, 0, r.code, r.errs)
+	require.Contains(t, r.out, "dropped     default seq 1")
+	require.Contains(t, r.out, "pruned      0 files")
+	r = s.call(t, "prune", "-grace", "0")
+	require.Equal(t, 0, r.code, r.errs)
+	require.NotContains(t, r.out, "pruned      0 files")
+	r = call(t, "verify", "-repo", s.repo)
+	require.Equal(t, 0, r.code, r.errs)
+	require.Contains(t, r.out, "2 releases")
+	require.NotContains(t, r.out, "unused")
+	require.Equal(t, 2, s.call(t, "prune", "-last", "-1").code)
+	require.Equal(t, 1, s.call(t, "prune", "-repo", t.TempDir()).code)
+}

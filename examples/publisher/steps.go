@@ -23,7 +23,10 @@ type steps struct {
 func newSteps(out io.Writer) *steps { return &steps{out: out, bar: bar.New(os.Stderr)} }
 
 func (s *steps) show(p publish.Progress) {
-	if p.Step != s.last.Step || p.Step != "verify" && p.Name != s.last.Name {
+	if p.Step == "delta" {
+		p.Name = "deltas" // of several components at a time
+	}
+	if p.Step != s.last.Step || p.Step != "verify" && p.Step != "prune" && p.Name != s.last.Name {
 		s.end(true)
 		s.began = time.Now()
 	}
@@ -32,7 +35,7 @@ func (s *steps) show(p publish.Progress) {
 }
 
 // past are the steps as their lines name them.
-var past = map[string]string{"scan": "scanned", "pack": "packed", "sign": "signed"}
+var past = map[string]string{"scan": "scanned", "pack": "packed", "delta": "compared", "sign": "signed"}
 
 // end prints the line of the step that ran last, if it went well.
 func (s *steps) end(good bool) {

@@ -135,10 +135,14 @@ func (c *command) list() error {
 	if err != nil {
 		return err
 	}
+	fetches, err := r.Fetches(c.ctx, c.all)
+	if err != nil {
+		return err
+	}
 	if c.json {
 		enc := json.NewEncoder(c.out)
 		for _, l := range list {
-			if err := enc.Encode(l); err != nil {
+			if err := enc.Encode(listed{l, fetchesTo(fetches, l.ID)}); err != nil {
 				return err
 			}
 		}
@@ -157,7 +161,7 @@ func (c *command) list() error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return errors.Join(c.listMore(list), c.status(r))
+	return errors.Join(c.listMore(list), c.listFetches(fetches), c.status(r))
 }
 
 func (c *command) verify() error {

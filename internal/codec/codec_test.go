@@ -235,3 +235,28 @@ func BenchmarkSmall(b *testing.B) {
 		r.Close()
 	}
 }
+
+// One decoder takes forms one after the other, also after one that was damaged.
+func TestDecoder(t *testing.T) {
+	var d codec.Decoder
+	for i := range 50 {
+		data := bytes.Repeat([]byte{byte(i), 'x'}, 100*i)
+		c, stored := release.Zstd, squeeze(t, data)
+		if i%3 == 0 {
+			c, stored = release.Raw, data
+		}
+		r, err := d.Reader(c, bytes.NewReader(stored))
+		require.NoError(t, err)
+		got, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.Equal(t, data, got)
+		if r, err = d.Reader(release.Zstd, bytes.NewReader(squeeze(t, data)[:i%9])); err == nil {
+			_, err = io.ReadAll(r)
+		}
+		require.True(t, err != nil || i%9 == 0, "%d bytes of a frame", i%9)
+	}
+	_, err := d.Reader("brotli", nil)
+	require.ErrorIs(t, err, release.ErrFormat)
+	_, err = d.Reader(release.Splice, nil)
+	require.ErrorIs(t, err, release.ErrFormat)
+}

@@ -33,6 +33,7 @@ type answer struct {
 	Hint      string
 	Available *ota.Installed
 	Plan      *plan
+	Need      *ota.Plan
 	Result    *ota.Result
 	Status    *ota.Status
 	History   []ota.Result

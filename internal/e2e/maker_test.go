@@ -23,6 +23,7 @@ type maker struct {
 	repo, keys string
 	url        string
 	sent       atomic.Int64 // bytes of bodies
+	requests   atomic.Int64
 	server     *httptest.Server
 }
 
@@ -49,6 +50,7 @@ func (m *maker) copy(t testing.TB) *maker {
 func (m *maker) serve() {
 	files := http.FileServer(http.Dir(m.repo))
 	m.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.requests.Add(1)
 		files.ServeHTTP(&countingWriter{w, &m.sent}, r)
 	}))
 	m.url = m.server.URL

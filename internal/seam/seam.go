@@ -27,6 +27,9 @@ type Host interface {
 	// (or of the nearest folder above it that exists), and a word that tells
 	// file systems apart.
 	Space(path string) (bytes, inodes int64, fs string, err error)
+	// Memory returns how many bytes of memory this process holds, and how many
+	// it could get above that.
+	Memory() (held, available int64, err error)
 	// Run runs a program to its end, and ends every process that it left. The
 	// error is that the program could not be started at all, or could not be
 	// ended; how it ended otherwise is in Ran.
@@ -79,11 +82,20 @@ type Dir interface {
 	WriteFile(name string, data []byte) error
 	// Create begins a file that gets its name at Commit.
 	Create(name string) (File, error)
-	// Open opens name for reading.
+	// Open opens name for reading. The reader is an [io.ReaderAt] too.
 	Open(name string) (io.ReadCloser, error)
 	// Size returns the length of name in bytes, or an error that is
 	// fs.ErrNotExist.
 	Size(name string) (int64, error)
+	// Append opens name for writing behind its first size bytes, and drops what
+	// follows them; with 0 it makes the file when it is not there. What is
+	// written can be read at once, and outlives the process; a power cut may
+	// take it, the name with it, or leave garbage in its place until
+	// Log.Persist returned.
+	Append(name string, size int64) (Log, error)
+	// Clear removes all files of folder, for garbage: a power cut may bring them
+	// back.
+	Clear(folder string) error
 	// Remove removes name; a name that is not there is no error.
 	Remove(name string) error
 	// List returns the names in folder, sorted; none when it is not there.
@@ -94,6 +106,13 @@ type Dir interface {
 	Sync() error
 	// Close lets go of what the Dir holds open.
 	Close() error
+}
+
+// Log is a file that is being written behind its end.
+type Log interface {
+	io.WriteCloser
+	// Persist makes durable what was written, and the name.
+	Persist() error
 }
 
 // File is a file that is being written under no name yet.

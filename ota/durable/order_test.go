@@ -57,6 +57,16 @@ var primitives = []primitive{
 		}
 		return errors.Join(f.Place(), d.Sync())
 	}), "rename dir/a, syncfs ."},
+	{"Dir.Append and Persist", inDir(func(d *Dir) error {
+		l, err := d.Append("dir/a", 0)
+		if err != nil {
+			return err
+		}
+		if err = l.Persist(); err == nil { // the second time the name is there
+			err = l.Persist()
+		}
+		return errors.Join(err, l.Close())
+	}), "fsync dir/a, fsyncdir dir, fsync dir/a"},
 	{"Dir.Remove", inDir(func(d *Dir) error { return d.Remove("a") }), "remove a, fsyncdir ."},
 }
 

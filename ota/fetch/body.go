@@ -19,11 +19,11 @@ type body struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	src  io.ReadCloser // the open answer, or nil
-	skip int64         // bytes of src that lie before pos
-	pos  int64         // the next byte to deliver, as an offset in the file
-	file version       // what is known of the file
-	end  int64         // where to stop; -1 while the end of the file is not known
+	src  *answer // the open answer, or nil
+	skip int64   // bytes of src that lie before pos
+	pos  int64   // the next byte to deliver, as an offset in the file
+	file version // what is known of the file
+	end  int64   // where to stop; -1 while the end of the file is not known
 
 	breaks int           // connections that broke, since there was progress
 	since  int64         // bytes since the last one that broke
@@ -66,11 +66,15 @@ func (b *body) Read(p []byte) (int, error) {
 
 // step reads once: some bytes to skip, or some to deliver.
 func (b *body) step(p []byte) (int, error) {
-	p = p[:min(int64(len(p)), b.want())]
+	p = p[:min(int64(len(p)), b.want(), int64(b.c.pace.Burst()))]
 	start := time.Now()
 	n, err := b.src.Read(p)
 	if !errors.Is(err, ErrStalled) {
 		b.waited += time.Since(start)
+	}
+	b.src.pos += int64(n)
+	if werr := b.c.wait(b.ctx, n); werr != nil {
+		return 0, b.finish(b.explain(werr))
 	}
 	if b.skip > 0 {
 		b.skip -= int64(n)
@@ -146,15 +150,22 @@ func (b *body) pause() {
 
 // connect opens an answer that reaches b.pos.
 func (b *body) connect() error {
-	resp, err := b.c.send(b.ctx, b.r.URL, b.ask())
+	if b.src = b.c.kept.take(b); b.src != nil {
+		b.skip = b.pos - b.src.pos
+		return nil
+	}
+	lease := newLease(b.ctx)
+	resp, err := b.c.send(lease.ctx, b.r.URL, b.ask())
 	if err != nil {
+		lease.end()
 		return err
 	}
 	if err := b.place(resp); err != nil {
 		resp.Body.Close()
+		lease.end()
 		return err
 	}
-	b.src = resp.Body
+	b.src = &answer{ReadCloser: resp.Body, lease: lease, pos: b.pos - b.skip, whole: resp.StatusCode == http.StatusOK}
 	return nil
 }
 
@@ -185,6 +196,9 @@ func (b *body) drop() {
 
 // finish makes err what every further Read returns.
 func (b *body) finish(err error) error {
+	if err == io.EOF && b.c.kept.put(b) {
+		b.src = nil
+	}
 	b.drop()
 	b.cancel()
 	b.err = err

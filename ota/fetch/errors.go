@@ -21,6 +21,9 @@ var (
 	ErrTooLong = errors.New("the answer is too long")
 	// ErrRange is returned when an answer is not of the range that was asked.
 	ErrRange = errors.New("the server answered with another range")
+	// ErrNoRanges is a warning: the server sends whole files where a part was
+	// asked for, so that updates fetch more than they need.
+	ErrNoRanges = errors.New("the server sends whole files where a part was asked for")
 	// ErrChanged is returned when the file on the server became another one
 	// before all of it was read.
 	ErrChanged = errors.New("the file changed on the server")

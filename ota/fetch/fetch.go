@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/time/rate"
 )
 
 // Client gets bytes over HTTP. It is safe for concurrent use.
@@ -23,6 +24,8 @@ type Client struct {
 	o     Options
 	retry *retryablehttp.Client
 	count [causes + 1]atomic.Int64 // by Cause, the last one for wasted bytes
+	pace  *rate.Limiter
+	kept  keeper
 }
 
 // New returns a Client. An error names the field of o that is wrong.
@@ -31,7 +34,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{o: o}
+	c := &Client{o: o, pace: pacer(o.MaxRate)}
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   c.httpClient(),
 		RetryMax:     o.Retries,
@@ -46,6 +49,7 @@ func New(o Options) (*Client, error) {
 
 // Close lets go of idle connections. The Client may be used on.
 func (c *Client) Close() error {
+	c.kept.drop()
 	c.retry.HTTPClient.CloseIdleConnections()
 	return nil
 }

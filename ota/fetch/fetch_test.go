@@ -396,7 +396,7 @@ func TestProxyTunnel(t *testing.T) {
 
 func TestOptionsNameTheField(t *testing.T) {
 	for field, o := range map[string]fetch.Options{
-		"Stall": {Stall: -1}, "Total": {Total: -1}, "RetryMin": {RetryMin: -1}, "RetryMax": {RetryMin: 2, RetryMax: 1},
+		"Stall": {Stall: -1}, "Total": {Total: -1}, "RetryMin": {RetryMin: -1}, "MaxRate": {MaxRate: -1}, "RetryMax": {RetryMin: 2, RetryMax: 1},
 	} {
 		_, err := fetch.New(o)
 		require.ErrorContains(t, err, "Options."+field)

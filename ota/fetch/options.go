@@ -39,6 +39,15 @@ type Options struct {
 	// that one Get waited for bytes, which it may fall below in its first two
 	// Stall times only; 0 means 128, a negative value no limit.
 	MinRate int64
+	// MaxRate is how many bytes a second all of the Client's reads together
+	// take on average, with at most a quarter of a second's at once; 0 means no
+	// limit. Time spent waiting for it is not held against Stall and MinRate,
+	// but it is against Total.
+	MaxRate int64
+	// Warn is told what somebody should know though nothing failed, once for
+	// each host: ErrNoRanges. It may be called from any goroutine. nil means
+	// nobody.
+	Warn func(err error)
 	// Redirects is how many redirects one request may take; 0 means 5, a
 	// negative value none. From https to http none is followed.
 	Redirects int
@@ -71,6 +80,9 @@ func (o Options) withDefaults() (Options, error) {
 			*d.value = d.zero
 		}
 	}
+	if o.MaxRate < 0 {
+		return o, errors.New("fetch: Options.MaxRate is negative")
+	}
 	if o.RetryMax < o.RetryMin {
 		return o, errors.New("fetch: Options.RetryMax is below RetryMin")
 	}
@@ -79,6 +91,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.Retries = orDefault(o.Retries, 4)
 	if o.UserAgent == "" {
 		o.UserAgent = "pawl"
+	}
+	if o.Warn == nil {
+		o.Warn = func(error) {}
 	}
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment

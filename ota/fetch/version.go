@@ -77,6 +77,9 @@ func (b *body) placeWhole(resp *http.Response) error {
 		return err
 	}
 	b.skip = b.pos
+	if b.end >= 0 {
+		b.c.kept.whole(b)
+	}
 	return nil
 }
 

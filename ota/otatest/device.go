@@ -66,6 +66,7 @@ type Device struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	trace  []string
+	line   line
 
 	// Log has Trace keep every step. It is set before the first one.
 	Log bool
@@ -74,7 +75,8 @@ type Device struct {
 // state is all that there is of a device, disk and memory.
 type state struct {
 	files   map[string]file
-	written int // counts writes, for their order
+	ghosts  map[string]file // cleared, and durable before that
+	written int             // counts writes, for their order
 	parts   map[string]*part
 	offered *release.Release
 	offline bool
@@ -95,16 +97,17 @@ type state struct {
 	watchdog, fed time.Duration // uptime at which it bites, 0 when not armed; what it was armed with
 	locked        bool
 	free          [2]int64 // bytes and inodes
+	memory        int64
 }
 
 // NewDevice returns a device that is up, with nothing installed, and with repo
 // as its source, which offers nothing yet.
 func NewDevice(repo *Repo, parts ...Part) *Device {
 	d := &Device{repo: repo, state: state{
-		files: map[string]file{}, parts: map[string]*part{},
+		files: map[string]file{}, ghosts: map[string]file{}, parts: map[string]*part{},
 		refuse: map[string]int{}, failing: map[string]int{}, asked: map[string]int{}, begun: map[ota.TxID]bool{},
 		scripts: map[Script]ScriptState{}, exits: map[Script][]int{}, undoExits: map[Script][]int{},
-		free: [2]int64{1 << 40, 1 << 30},
+		free: [2]int64{1 << 40, 1 << 30}, memory: 1 << 30,
 	}}
 	for _, p := range parts {
 		d.state.parts[p.Name] = newPart(p)
@@ -120,7 +123,8 @@ func (d *Device) Clone() *Device {
 	defer d.mu.Unlock()
 	c := &Device{repo: d.repo, state: d.state, Log: d.Log}
 	s := &c.state
-	s.files, s.refuse, s.failing = maps.Clone(s.files), maps.Clone(s.refuse), maps.Clone(s.failing)
+	s.files, s.ghosts = maps.Clone(s.files), maps.Clone(s.ghosts)
+	s.refuse, s.failing = maps.Clone(s.refuse), maps.Clone(s.failing)
 	s.scripts, s.exits, s.undoExits = maps.Clone(s.scripts), maps.Clone(s.exits), maps.Clone(s.undoExits)
 	s.asked, s.begun, s.broken = maps.Clone(s.asked), maps.Clone(s.begun), slices.Clone(s.broken)
 	s.parts = make(map[string]*part, len(d.state.parts))
@@ -323,6 +327,13 @@ func (d *Device) SetFree(bytes, inodes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.state.free = [2]int64{bytes, inodes}
+}
+
+// SetMemory sets how many bytes of memory the device has available.
+func (d *Device) SetMemory(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.memory = bytes
 }
 
 // Wait lets time go by on the device.

@@ -21,6 +21,7 @@ type file struct {
 	data    []byte
 	old     *file // what a power cut may bring back, while the file is not durable
 	pending bool  // placed, and not synced yet
+	log     bool  // appended to; old is what Persist saw last
 	when    int
 }
 
@@ -28,8 +29,13 @@ type file struct {
 // that it may do: nothing, all kinds of garbage, or as if they had never been
 // there.
 func (s *state) lose(seed int) {
+	s.haunt(seed)
 	for i, name := range slices.Sorted(maps.Keys(s.files)) {
 		f := s.files[name]
+		if f.log {
+			s.loseLog(name, f, seed+i)
+			continue
+		}
 		if !f.pending {
 			continue
 		}
@@ -111,8 +117,13 @@ func (d stateDir) Open(name string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return io.NopCloser(bytes.NewReader(data)), nil
+	return opened{bytes.NewReader(data)}, nil
 }
+
+// opened is a file as it was when it was opened.
+type opened struct{ *bytes.Reader }
+
+func (opened) Close() error { return nil }
 
 func (d stateDir) Size(name string) (int64, error) {
 	data, err := d.find(name)
@@ -178,8 +189,10 @@ func (d stateDir) Sync() error {
 	}
 	return d.step("sync", func(s *state) {
 		for name, f := range s.files {
-			f.pending, f.old = false, nil
-			s.files[name] = f
+			if !f.log {
+				f.pending, f.old = false, nil
+				s.files[name] = f
+			}
 		}
 	})
 }

@@ -95,3 +95,74 @@ func TestList(t *testing.T) {
 		}
 	}
 }
+
+// TestAppendedIsNotDurable: a power cut does all that it may do to what was not
+// persisted of a file, and nothing to what was.
+func TestAppendedIsNotDurable(t *testing.T) {
+	found := map[string]bool{}
+	for padding := range 20 {
+		d, dir := newDir()
+		for i := range padding {
+			if err := dir.WriteFile(fmt.Sprint("padding", i), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{"spool/new", "spool/kept"} {
+			l, err := dir.Append(name, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "spool/kept" {
+				_, _ = l.Write([]byte("kept"))
+				if err := l.Persist(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _ = l.Write([]byte("lost"))
+		}
+		d.Cut(PowerCut)
+		d.Boot()
+		dir = stateDir{&process{d: d, id: d.state.starts, ctx: d.ctx}}
+		for _, name := range []string{"spool/new", "spool/kept"} {
+			data, err := dir.ReadFile(name, 10)
+			found[fmt.Sprintf("%s %q %v", name[6:], data, err != nil)] = true
+		}
+	}
+	for _, want := range []string{
+		`new "" true`, `new "lo" false`, `new "lost" false`, `new "\x00\x00\x00\x00" false`, `new "lo&!" false`,
+		`kept "kept" false`, `kept "keptlo" false`, `kept "keptlost" false`, `kept "kept\x00\x00\x00\x00" false`, `kept "keptlo&!" false`,
+	} {
+		if !found[want] {
+			t.Errorf("no cut left %s; there was %v", want, found)
+		}
+	}
+	if len(found) != 10 {
+		t.Errorf("more than that was left: %v", found)
+	}
+}
+
+// TestClearIsNotDurable: what was durable may come back.
+func TestClearIsNotDurable(t *testing.T) {
+	back := map[bool]bool{}
+	for padding := range 2 {
+		d, dir := newDir()
+		for i := range padding {
+			_ = dir.WriteFile(fmt.Sprint("padding", i), nil)
+		}
+		if err := dir.WriteFile("spool/a", []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.Clear("spool"); err != nil {
+			t.Fatal(err)
+		}
+		if names, _ := dir.List("spool"); len(names) != 0 {
+			t.Fatalf("Clear left %v", names)
+		}
+		d.Cut(PowerCut)
+		d.Boot()
+		back[len(d.Written("spool/")) == 1] = true
+	}
+	if len(back) != 2 {
+		t.Errorf("cleared files came back: %v", back)
+	}
+}

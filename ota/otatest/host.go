@@ -48,6 +48,11 @@ func (h host) Space(string) (bytes, inodes int64, fs string, err error) {
 	return bytes, inodes, "disk", err
 }
 
+func (h host) Memory() (held, available int64, err error) {
+	err = h.look(func(s *state) { available = s.memory })
+	return 0, available, err
+}
+
 // watchdog is the device's own watchdog, as one process sees it.
 type watchdog struct{ *process }
 

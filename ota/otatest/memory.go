@@ -18,10 +18,14 @@ import (
 type Memory struct {
 	files    map[string][]byte
 	locators map[release.Digest]*release.Locator
+	releases []*release.Release
 	offered  *release.Release
 }
 
-var _ ota.Source = (*Memory)(nil)
+var (
+	_ ota.Source  = (*Memory)(nil)
+	_ ota.Catalog = (*Memory)(nil)
+)
 
 // NewMemory returns an empty repository.
 func NewMemory() *Memory {
@@ -46,7 +50,7 @@ func (m *Memory) Put(r *release.Release, blobs ...[]byte) {
 		rows = append(rows, release.TableRow{Digest: d, Offset: int64(pack.Len()), Length: int64(len(b)), Codec: release.Raw})
 		pack.Write(b)
 	}
-	table, err := release.EncodeTable(rows, 1)
+	table, err := release.EncodeTable(rows, nil, 1)
 	if err != nil {
 		panic(err)
 	}
@@ -58,6 +62,29 @@ func (m *Memory) Put(r *release.Release, blobs ...[]byte) {
 	m.files[l.Packs[0].Name] = pack.Bytes()
 	m.files[release.TableName(l.Table.Digest)] = table
 	m.locators[l.Release] = l
+	m.releases = append(m.releases, r)
+}
+
+// Releases implements [ota.Catalog].
+func (m *Memory) Releases(ctx context.Context, d ota.Device) (seqs []uint64, err error) {
+	for _, r := range m.releases {
+		if r.Product == d.Product && r.Variant == d.Variant {
+			seqs = append(seqs, r.Seq)
+		}
+	}
+	slices.Sort(seqs)
+	slices.Reverse(seqs)
+	return slices.Compact(seqs), ctx.Err()
+}
+
+// Release implements [ota.Catalog].
+func (m *Memory) Release(ctx context.Context, d ota.Device, seq uint64) (*release.Release, error) {
+	for _, r := range m.releases {
+		if (r.ID == release.ID{Product: d.Product, Variant: d.Variant, Seq: seq}) {
+			return r, ctx.Err()
+		}
+	}
+	return nil, ota.ErrNoRelease
 }
 
 // Offer makes r what Latest returns to its product and variant; nil for

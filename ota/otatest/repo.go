@@ -139,5 +139,9 @@ func (s repoSource) Open(ctx context.Context, name string, offset, length int64)
 	if _, err := s.online(); err != nil {
 		return nil, err
 	}
-	return s.d.repo.memory.Open(ctx, name, offset, length)
+	r, err := s.d.repo.memory.Open(ctx, name, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	return &onLine{s.process, r, name, offset}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -66,8 +67,6 @@ type Added struct {
 const (
 	kindFiles      = "files"
 	defaultVariant = "default"
-	// patchesFrom is how many earlier releases get a patch of each index.
-	patchesFrom = 3
 )
 
 // Release scans the trees of s and adds a release of them to the repository.
@@ -83,8 +82,8 @@ func (r *Repository) Release(ctx context.Context, s Spec) (Added, error) {
 	if err != nil {
 		return Added{}, fmt.Errorf("cannot add release: %w", err)
 	}
-	a := &adding{ctx: ctx, r: r, t: t, now: r.now(), known: map[release.Digest]spot{}, want: map[release.Digest]bool{},
-		programs: map[release.Digest]string{}}
+	a := &adding{ctx: ctx, r: r, t: t, now: r.now(), known: map[release.Digest]spot{},
+		want: map[release.Digest][]release.Digest{}, packed: map[release.Digest]bool{}, programs: map[release.Digest]string{}}
 	switch err := a.run(s); {
 	case errors.Is(err, ErrWaiting):
 		return a.added, fmt.Errorf("cannot publish release: %w", err)
@@ -107,13 +106,20 @@ type adding struct {
 	earlier []*listed               // releases of the same product and variant, newest first
 	packs   []release.Pack          // of the repository
 	known   map[release.Digest]spot // where blobs lie
-	want    map[release.Digest]bool // blobs of this release
-	parts   []part
+	// want holds the blobs of this release, with their pieces where they are
+	// cut.
+	want  map[release.Digest][]release.Digest
+	parts []part
 	// programs are the paths of what scripts run.
 	programs    map[release.Digest]string
-	packer      *packer
-	done, total int64           // bytes of files that are packed, and that are to be
-	patches     []release.Patch // in the new pack
+	full        bool // the new pack holds everything
+	shelf       *shelf
+	fresh       int                     // pieces that no earlier pack has
+	packed      map[release.Digest]bool // in the new pack
+	done, total int64                   // bytes of files that were read, and that are to be
+	patches     []release.Patch         // in the new pack
+	deltas      []*making
+	groups      *os.File // of deltas
 }
 
 // part is a component with what was scanned for it.
@@ -123,6 +129,7 @@ type part struct {
 	file    []byte // of the index
 	blob    release.Blob
 	scripts []release.Script
+	from    []*predecessor
 }
 
 func (a *adding) run(s Spec) error {
@@ -189,7 +196,13 @@ func (a *adding) readRepository(s Spec) error {
 		}
 	}
 	slices.SortFunc(a.earlier, func(x, y *listed) int { return -compareSeq(x.Seq, y.Seq) })
+	a.full = a.r.opts.Full > 0 && fullIsDue(a.earlier, a.r.opts.Full)
 	return nil
+}
+
+// fullIsDue reports whether none of the last n-1 releases is in one pack alone.
+func fullIsDue(earlier []*listed, n int) bool {
+	return len(earlier) >= n-1 && !slices.ContainsFunc(earlier[:n-1], func(l *listed) bool { return len(l.locator.Packs) == 1 })
 }
 
 // scan scans the components and makes the release document.

@@ -226,6 +226,14 @@ func (b *base) cases(t *testing.T) []cutCase {
 			func(t *testing.T, f *fixture) bool { return listed(t, f, "default", 2) == nil }, same, [2]uint64{1, 1}},
 		{"retry", func(ctx context.Context, f *fixture) error { _, err := f.Retry(ctx, "arm", 1); return err },
 			func(t *testing.T, f *fixture) bool { return listed(t, f, "arm", 1).Attempt == 1 }, same, same},
+		{"prune", func(ctx context.Context, f *fixture) error {
+			_, err := f.Prune(ctx, PruneOptions{Variant: "default", Keep: 1, Grace: -1})
+			return err
+		}, func(t *testing.T, f *fixture) bool {
+			v, err := f.Verify(t.Context(), nil)
+			require.NoError(t, err)
+			return v.Releases == 2 && len(v.Unused) == 0
+		}, same, same},
 		{"refresh all", func(ctx context.Context, f *fixture) error { f.now = start.Add(80 * day); return f.refreshAll(ctx) },
 			func(t *testing.T, f *fixture) bool { return f.status(t, "team").Version == 3 }, same, same},
 		{"sign", func(ctx context.Context, f *fixture) error { return b.collect(ctx, f) },

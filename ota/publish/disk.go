@@ -76,6 +76,24 @@ func (d *disk) createTemp() (*os.File, error) {
 	return f, nil
 }
 
+// scratch makes a file without a name in the repository, where there has to be
+// room.
+func (d *disk) scratch() (*os.File, error) {
+	if err := durable.MkdirAll(d.path("content"), 0o755); err != nil {
+		return nil, err
+	}
+	return scratch(d.path("content"))
+}
+
+// scratch makes a file without a name, which is gone when it is closed.
+func scratch(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, tempPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("cannot write content: %w", err)
+	}
+	return f, os.Remove(f.Name())
+}
+
 // drop lets go of f. What place gave no name is swept up.
 func (d *disk) drop(f *os.File) {
 	f.Close()

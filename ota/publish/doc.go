@@ -1,5 +1,5 @@
 // Package publish makes releases: it scans a real tree, packs what no earlier
-// release has, and signs.
+// release has, makes deltas from the last releases, and signs.
 //
 // A repository is a folder of plain files that any server of static files can
 // serve:
@@ -13,7 +13,18 @@
 // but timestamp.json is only ever added, and every file is durable under its
 // name before one that refers to it is written: a publisher that is killed
 // anywhere leaves a repository that clients can use, and a publisher that starts
-// again carries on. What it left unused is found by [Repository.Verify].
+// again carries on. What it left unused is found by [Repository.Verify], and
+// removed by [Repository.Prune], which alone removes anything; unused.json at the
+// top says since when it has rested. No client looks at that.
+//
+// Long files are cut where their content says (package chunk), and each piece is
+// stored once, compressed. A release's new pieces are in one pack, in the order in
+// which its indexes list them; every so many releases that pack holds all pieces.
+// Before the pieces are deltas from the last releases, in groups (package delta),
+// each made only where it is less than the pieces that it saves. The same trees
+// give the same files, however many cores work on them. Compression holds some
+// 100 MB for each core, of at most eight; the search for deltas holds 768 MB, or what
+// one pair of files takes, about six times the old one and once the new.
 //
 // A change that people have to sign elsewhere lies in waiting.json at the top
 // until it is published; so does one of several steps while it is written. No
@@ -22,5 +33,5 @@
 // Copy a repository to where it is served in this order: content, targets, the
 // metadata but the newest root and timestamp.json, timestamp.json, the newest
 // root; and after each change of keys, before the next. So what a client finds is
-// good under the root that it finds.
+// good under the root that it finds. What is gone goes last.
 package publish

@@ -27,6 +27,7 @@ var ErrNoRepository = errors.New("no repository")
 type (
 	rootMeta    = metadata.Metadata[metadata.RootType]
 	targetsMeta = metadata.Metadata[metadata.TargetsType]
+	targetFile  = metadata.TargetFiles
 )
 
 // trusted is the metadata of a repository, verified from a root.

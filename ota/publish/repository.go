@@ -27,6 +27,13 @@ type Options struct {
 	// Wait has a change that lacks signatures wait for them, for [Repository.Sign],
 	// instead of failing with [ErrKeys]. It returns [ErrWaiting] then.
 	Wait bool
+	// Deltas is from how many earlier releases a new one gets deltas and patches
+	// of its indexes; 0 means 3, and less than 0 none.
+	Deltas int
+	// Full is after how many releases of a variant one gets a pack that holds all
+	// of its content, so that a new device needs few files; 0 means 16, and less
+	// than 0 never.
+	Full int
 	// Progress is told how far a verb got; it has to return soon.
 	Progress func(Progress)
 
@@ -44,7 +51,7 @@ type Lifetimes struct {
 
 // Progress is one step of a verb, as it happens.
 type Progress struct {
-	Step        string // "scan", "pack", "sign" or "verify"
+	Step        string // "scan", "pack", "delta", "sign", "verify" or "prune"
 	Name        string // of the component or the file
 	Done, Total int64  // bytes; Total is 0 where it is not known
 }
@@ -72,6 +79,7 @@ func (o Options) withDefaults() (Options, error) {
 			*d.value = d.zero
 		}
 	}
+	o.Deltas, o.Full = defaulted(o.Deltas, 3), defaulted(o.Full, 16)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -79,6 +87,14 @@ func (o Options) withDefaults() (Options, error) {
 		o.Progress = func(Progress) {}
 	}
 	return o, nil
+}
+
+// defaulted returns n, standard for 0, and 0 for less.
+func defaulted(n, standard int) int {
+	if n == 0 {
+		return standard
+	}
+	return max(0, n)
 }
 
 // Repository is a repository that releases are added to. One publisher at a

@@ -205,8 +205,8 @@ func TestVerifyReadsScripts(t *testing.T) {
 	check := func(change func(r *release.Release)) error {
 		l := f.documents(t)
 		change(l.release)
-		v := &verifying{ctx: t.Context(), r: f.Repository, used: map[string]bool{}, good: map[checkedBlob]bool{},
-			seen: map[release.Digest]bool{}, indexes: map[release.Digest]checkedBlob{}}
+		v := &verifying{ctx: t.Context(), r: f.Repository, used: map[string]bool{}, good: map[release.Digest]bool{},
+			seen: map[release.Digest]bool{}, indexes: map[release.Digest]indexOf{}}
 		return v.release(l)
 	}
 	require.NoError(t, check(func(*release.Release) {}))

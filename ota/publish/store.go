@@ -2,51 +2,61 @@ package publish
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
+	"github.com/pawl-ota/pawl/internal/chunk"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
+// cutFrom is the length from which on blobs are cut into pieces.
+const cutFrom = chunk.Whole
+
 // store writes the pack and the table, and returns the locator.
 func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
-	f, err := a.r.disk.createTemp()
+	f, err := a.r.disk.scratch()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer a.r.disk.drop(f)
-	if a.packer, err = newPacker(f); err != nil {
+	defer f.Close()
+	if err := a.fill(doc, f); err != nil {
 		return nil, nil, err
 	}
-	if err := a.fill(doc); err != nil {
+	groups, err := a.r.disk.scratch()
+	if err != nil {
 		return nil, nil, err
 	}
-	fresh := release.Pack{}
-	if a.packer.n > 0 {
-		b, err := a.packer.finish()
-		if err != nil {
-			return nil, nil, fmt.Errorf("cannot write content: %w", err)
-		}
-		if err := a.r.disk.place(f, release.PackName(b.Digest)); err != nil {
-			return nil, nil, err
-		}
-		fresh = release.Pack{Name: release.PackName(b.Digest), Size: b.Size}
-		a.added.Stored = b.Size
+	defer groups.Close()
+	if err := a.makeDeltas(groups); err != nil {
+		return nil, nil, err
+	}
+	fresh, err := a.writePack()
+	if err != nil {
+		return nil, nil, err
 	}
 	return a.locate(doc, fresh)
 }
 
-// fill packs what is new: the indexes and the scripts, which a device wants
-// first, patches of the indexes last.
-func (a *adding) fill(doc *release.Release) error {
-	a.countNew(doc)
+// fill puts what is new on the shelf: the indexes, the scripts, the files.
+func (a *adding) fill(doc *release.Release, f *os.File) (err error) {
+	a.countTotal(doc)
+	if a.shelf, err = newShelf(f); err != nil {
+		return err
+	}
+	err = a.fillShelf(doc)
+	if wrote := a.shelf.finish(); wrote != nil {
+		err = fmt.Errorf("cannot write content: %w", wrote)
+	}
+	return err
+}
+
+func (a *adding) fillShelf(doc *release.Release) error {
 	for i := range a.parts {
 		p := &a.parts[i]
-		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.file)), nil }
-		if err := a.put(p.blob, open); err != nil {
-			return fmt.Errorf("component %q: index: %w", p.Name, err)
+		if err := a.putPiece(p.blob, bytes.Clone(p.file)); err != nil {
+			return err
 		}
 	}
 	for _, b := range doc.ScriptBlobs() {
@@ -59,16 +69,12 @@ func (a *adding) fill(doc *release.Release) error {
 			return fmt.Errorf("component %q: %w", a.parts[i].Name, err)
 		}
 	}
-	for i := range a.parts {
-		if err := a.addPatches(&a.parts[i]); err != nil {
-			return fmt.Errorf("component %q: %w", a.parts[i].Name, err)
-		}
-	}
 	return nil
 }
 
-// countNew sums up what fill will read of files.
-func (a *adding) countNew(doc *release.Release) {
+// countTotal sums up what fill will read of files: what is not known, and what
+// has to be cut to find out.
+func (a *adding) countTotal(doc *release.Release) {
 	seen := map[release.Digest]bool{}
 	count := func(blobs []release.Blob) {
 		for _, b := range blobs {
@@ -79,7 +85,6 @@ func (a *adding) countNew(doc *release.Release) {
 			a.added.Size += b.Size
 			if _, ok := a.known[b.Digest]; !ok {
 				a.total += b.Size
-				a.added.NewBlobs++
 			}
 		}
 	}
@@ -87,7 +92,6 @@ func (a *adding) countNew(doc *release.Release) {
 	for _, p := range a.parts {
 		count(p.index.Blobs())
 	}
-	a.added.NewSize = a.total
 }
 
 // fillPart packs the files of p.
@@ -109,79 +113,207 @@ func (a *adding) fillPart(p *part) error {
 	return nil
 }
 
-// putFile stores the content of a file. name is for the progress.
+// putFile stores the content of a file, once. name is for the progress.
 func (a *adding) putFile(name string, b release.Blob, open func() (*os.File, error)) error {
-	_, old := a.known[b.Digest]
-	err := a.put(b, func() (io.ReadCloser, error) {
-		f, err := open()
-		if err != nil {
-			return nil, err
-		}
-		read := a.done
-		return countedFile{counted{f, func(n int) {
-			read += int64(n)
-			a.r.opts.Progress(Progress{Step: "pack", Name: name, Done: read, Total: a.total})
-		}}, f}, nil
-	})
-	if !old {
-		a.done += b.Size
-	}
-	return err
-}
-
-// countedFile is a file that tells how much of it was read.
-type countedFile struct {
-	counted
-	io.Closer
-}
-
-// put stores b unless it is in the repository.
-func (a *adding) put(b release.Blob, open func() (io.ReadCloser, error)) error {
 	if err := a.ctx.Err(); err != nil {
 		return err
 	}
-	a.want[b.Digest] = true
-	if _, ok := a.known[b.Digest]; ok {
+	if _, ok := a.want[b.Digest]; ok {
 		return nil
 	}
-	s, err := a.packer.add(b, open)
-	if err == nil {
-		a.known[b.Digest] = s
+	if at, ok := a.known[b.Digest]; ok && b.Size < cutFrom {
+		a.takeKnown(b, at)
+		a.want[b.Digest] = nil
+		return nil
+	}
+	f, err := open()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r := check(io.NopCloser(counted{io.LimitReader(f, b.Size+1), func(n int) {
+		a.done += int64(n)
+		a.r.opts.Progress(Progress{Step: "pack", Name: name, Done: a.done, Total: a.total})
+	}}), b)
+	before := a.fresh
+	if b.Size < cutFrom {
+		err = a.putWhole(b, r)
+	} else {
+		err = a.putCut(b, r)
+	}
+	if errors.Is(err, errBlob) {
+		err = ErrChanged
+	}
+	if a.fresh > before {
+		a.added.NewBlobs++
+		a.added.NewSize += b.Size
 	}
 	return err
+}
+
+// putWhole stores a blob as one piece.
+func (a *adding) putWhole(b release.Blob, r io.Reader) error {
+	data := make([]byte, b.Size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		return shortBlob(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return shortBlob(err)
+	}
+	return a.putPiece(b, data)
+}
+
+// shortBlob is the error of a reader that ended where its blob does not.
+func shortBlob(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errBlob
+	}
+	return err
+}
+
+// putCut stores a long blob in pieces.
+func (a *adding) putCut(b release.Blob, r io.Reader) error {
+	pieces := []release.Digest{}
+	cutter := chunk.NewCutter(r)
+	for {
+		data, err := cutter.Next()
+		if errors.Is(err, io.EOF) {
+			if len(pieces) == 1 {
+				pieces = nil // the blob itself
+			}
+			a.want[b.Digest] = pieces
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p := blobOf(data)
+		pieces = append(pieces, p.Digest)
+		if err := a.needPiece(p, func() []byte { return bytes.Clone(data) }); err != nil {
+			return err
+		}
+	}
+}
+
+// putPiece stores a blob that is one piece. data is the shelf's from now on.
+func (a *adding) putPiece(b release.Blob, data []byte) error {
+	a.want[b.Digest] = nil
+	return a.needPiece(b, func() []byte { return data })
+}
+
+// needPiece puts a piece on the shelf unless the repository has it.
+func (a *adding) needPiece(p release.Blob, data func() []byte) error {
+	if at, ok := a.known[p.Digest]; ok {
+		a.takeKnown(p, at)
+		return nil
+	}
+	if a.shelf.has(p.Digest) {
+		return nil
+	}
+	a.fresh++
+	return a.shelf.put(a.ctx, p, data())
+}
+
+// takeKnown has a piece that an earlier pack holds copied where the new one is
+// to be full.
+func (a *adding) takeKnown(p release.Blob, at spot) {
+	if a.full && !a.shelf.has(p.Digest) {
+		a.shelf.add(p, at)
+	}
+}
+
+// writePack writes the new pack, if there is anything in it. Afterwards known
+// is where its pieces are.
+func (a *adding) writePack() (release.Pack, error) {
+	if len(a.shelf.items) == 0 && len(a.deltas) == 0 {
+		return release.Pack{}, nil
+	}
+	f, err := a.r.disk.createTemp()
+	if err != nil {
+		return release.Pack{}, err
+	}
+	defer a.r.disk.drop(f)
+	p := newPacker(f)
+	if err := a.pack(p); err != nil {
+		return release.Pack{}, err
+	}
+	b, err := p.finish()
+	if err != nil {
+		return release.Pack{}, fmt.Errorf("cannot write content: %w", err)
+	}
+	a.added.Stored = b.Size
+	fresh := release.Pack{Name: release.PackName(b.Digest), Size: b.Size}
+	return fresh, a.r.disk.place(f, fresh.Name)
+}
+
+// pack writes the content of the new pack in its order.
+func (a *adding) pack(p *packer) error {
+	for i := range a.parts {
+		if err := a.packIndex(p, &a.parts[i]); err != nil {
+			return fmt.Errorf("component %q: %w", a.parts[i].Name, err)
+		}
+	}
+	if err := a.packGroups(p); err != nil {
+		return err
+	}
+	for _, it := range a.shelf.items {
+		if err := a.packItem(p, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packItem writes a piece unless it is in the pack already.
+func (a *adding) packItem(p *packer, it *shelved) error {
+	if a.packed[it.Digest] {
+		return nil
+	}
+	r, err := a.shelf.open(&a.r.disk, it)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	at, err := p.piece(it.Blob, it.codec, r)
+	if err != nil {
+		return fmt.Errorf("cannot write content: %w", err)
+	}
+	a.packed[it.Digest] = true
+	a.known[it.Digest] = at
+	return nil
+}
+
+// packIndex writes an index, unless the repository has it, with what makes it
+// from others behind it.
+func (a *adding) packIndex(p *packer, part *part) error {
+	i, ok := a.shelf.at[part.blob.Digest]
+	if ok {
+		if err := a.packItem(p, a.shelf.items[i]); err != nil {
+			return err
+		}
+	}
+	return a.packPatches(p, part)
 }
 
 // locate makes the locator and the table.
 func (a *adding) locate(doc *release.Release, fresh release.Pack) (*release.Locator, []byte, error) {
 	loc := &release.Locator{Format: release.LocatorFormat, ID: doc.ID, Release: doc.Digest()}
-	number := map[release.Digest]int{}
-	used := map[release.Digest]bool{}
-	for d := range a.want {
-		used[a.known[d].pack] = true
+	l := newLocating(a.known)
+	for d, pieces := range a.want {
+		l.want(d, pieces)
 	}
-	for _, p := range a.packs {
-		if d, err := p.Digest(); err == nil && used[d] {
-			number[d] = len(loc.Packs)
-			loc.Packs = append(loc.Packs, p)
-		}
-	}
-	if fresh.Name != "" {
-		number[release.Digest{}] = len(loc.Packs)
-		loc.Packs = append(loc.Packs, fresh)
-	}
-	rows := make([]release.TableRow, 0, len(a.want))
-	for d := range a.want {
-		s := a.known[d]
-		rows = append(rows, release.TableRow{Digest: d, Pack: number[s.pack], Offset: s.offset, Length: s.length, Codec: s.codec})
-	}
-	table, err := release.EncodeTable(rows, len(loc.Packs))
+	table, err := l.table(loc, a.packs, fresh)
 	if err != nil {
 		return nil, nil, err
 	}
-	loc.Table = blobOf(table)
 	for _, p := range a.patches {
-		p.Pack = number[release.Digest{}]
+		p.Pack = l.number[release.Digest{}]
 		loc.Patches = append(loc.Patches, p)
+	}
+	for _, m := range a.deltas {
+		d := m.Delta
+		d.Pack = l.number[release.Digest{}]
+		loc.Deltas = append(loc.Deltas, d)
 	}
 	return loc, table, loc.Validate()
 }
@@ -201,18 +333,4 @@ func (a *adding) publish(doc *release.Release, loc *release.Locator, table []byt
 	a.r.opts.Progress(Progress{Step: "sign"})
 	a.added.ID, a.added.Version, a.added.Release, a.added.Issued = doc.ID, doc.Version, doc.Digest(), doc.Issued
 	return a.r.finish(a.t, a.edit)
-}
-
-// readBlob reads a blob of the repository into memory.
-func (a *adding) readBlob(b release.Blob) ([]byte, error) {
-	s, ok := a.known[b.Digest]
-	if !ok || s.pack.IsZero() {
-		return nil, fs.ErrNotExist
-	}
-	r, err := a.r.disk.openPlace(b, release.Place{Pack: release.PackName(s.pack), Offset: s.offset, Length: s.length, Codec: s.codec}, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(r)
 }

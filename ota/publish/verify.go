@@ -6,11 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
@@ -37,8 +33,10 @@ type Verified struct {
 
 // Verify reads the whole repository as a client does that trusts root, or its
 // first root where that is nil: the metadata, which may not have expired, that of
-// delegated roles too, every document, every table, every patch and every blob of every pack. Its error
-// wraps [ErrDamaged] where content is not as it was signed.
+// delegated roles too, every document, every table, every patch, every delta and
+// every blob of every pack. Patches and deltas are applied where the repository
+// lists the release that they start from. Its error wraps [ErrDamaged] where
+// content is not as it was signed.
 func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) {
 	t, err := r.disk.load(root, r.now())
 	if err != nil {
@@ -48,8 +46,8 @@ func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) 
 	if err != nil {
 		return Verified{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	v := &verifying{ctx: ctx, r: r, used: map[string]bool{}, good: map[checkedBlob]bool{}, seen: map[release.Digest]bool{},
-		indexes: map[release.Digest]checkedBlob{}}
+	v := &verifying{ctx: ctx, r: r, used: map[string]bool{}, good: map[release.Digest]bool{}, seen: map[release.Digest]bool{},
+		indexes: map[release.Digest]indexOf{}}
 	v.Expires = expiries(t)
 	for _, l := range list {
 		if err := v.release(l); err != nil {
@@ -62,7 +60,7 @@ func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) 
 			v.used[tg.file(d)] = true
 		}
 	}
-	if v.Unused, err = r.disk.unused(v.used); err != nil {
+	if v.Unused, err = r.disk.unused(v.used, "content", "targets"); err != nil {
 		return Verified{}, fmt.Errorf("cannot verify repository: %w", err)
 	}
 	return v.Verified, nil
@@ -73,16 +71,22 @@ type verifying struct {
 	ctx  context.Context
 	r    *Repository
 	used map[string]bool
-	good map[checkedBlob]bool
+	// good are blobs that were found good at their places, as placed makes it.
+	good map[release.Digest]bool
 	seen map[release.Digest]bool
 	// indexes are those of the releases until now.
-	indexes map[release.Digest]checkedBlob
+	indexes map[release.Digest]indexOf
 }
 
-// checkedBlob is a blob that was found good at a place.
-type checkedBlob struct {
+// indexOf is an index and a release that has it.
+type indexOf struct {
 	release.Blob
-	release.Place
+	in *listed
+}
+
+// placed is the digest of where a blob lies.
+func placed(b release.Blob, pieces []release.Piece) release.Digest {
+	return release.Sum(fmt.Append(nil, b, pieces))
 }
 
 func (v *verifying) release(l *listed) error {
@@ -102,7 +106,7 @@ func (v *verifying) release(l *listed) error {
 		}
 	}
 	for _, c := range l.release.Components {
-		if err := v.component(c, l.locator, table); err != nil {
+		if err := v.component(c, l, table); err != nil {
 			return fmt.Errorf("component %q: %w", c.Name, err)
 		}
 	}
@@ -110,16 +114,11 @@ func (v *verifying) release(l *listed) error {
 }
 
 func (v *verifying) table(l *release.Locator) (*release.Table, error) {
-	name := release.TableName(l.Table.Digest)
-	data, err := v.r.disk.readFile(name, release.MaxTable)
-	if err != nil {
-		return nil, err
-	}
-	if !v.used[name] {
+	if name := release.TableName(l.Table.Digest); !v.used[name] {
 		v.used[name] = true
-		v.Stored += int64(len(data))
+		v.Stored += l.Table.Size
 	}
-	return release.ParseTable(data, l)
+	return v.r.disk.table(l)
 }
 
 // pack compares a pack file with the digest in its name.
@@ -148,64 +147,22 @@ func (v *verifying) pack(p release.Pack) error {
 	return errors.Join(err, v.ctx.Err())
 }
 
-func (v *verifying) component(c release.Component, l *release.Locator, table *release.Table) error {
-	r, err := v.open(c.Index, table)
-	if err != nil {
-		return fmt.Errorf("index: %w", err)
-	}
-	defer r.Close()
-	ix, err := release.ReadIndex(r, 0)
-	if err != nil {
+func (v *verifying) component(c release.Component, l *listed, table *release.Table) error {
+	p := &predecessor{seq: l.Seq, index: c.Index, table: table}
+	if err := p.read(&v.r.disk); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
 	v.count(c.Index)
-	at, _ := table.Find(c.Index)
-	v.indexes[c.Index.Digest] = checkedBlob{c.Index, at}
-	if err := v.patches(c.Index, l); err != nil {
+	v.indexes[c.Index.Digest] = indexOf{c.Index, l}
+	if err := v.patches(p, l.locator); err != nil {
 		return err
 	}
-	for _, b := range ix.Blobs() {
+	for _, b := range p.ix.Blobs() {
 		if err := v.blob(b, table); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// patches makes the index of each patch whose other index the repository has.
-func (v *verifying) patches(index release.Blob, l *release.Locator) error {
-	for _, p := range l.Patches {
-		from, ok := v.indexes[p.From]
-		if p.To.Digest != index.Digest || !ok {
-			continue
-		}
-		if p.To != index {
-			return fmt.Errorf("patch: %d bytes are to come of it, not %d", p.To.Size, index.Size)
-		}
-		if err := v.patch(p, from, l.Place(p)); err != nil {
-			return fmt.Errorf("patch from index %s: %w", p.From.Short(), err)
-		}
-	}
-	return nil
-}
-
-func (v *verifying) patch(p release.Patch, from checkedBlob, at release.Place) error {
-	r, err := v.r.disk.openPlace(from.Blob, from.Place, nil)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	old, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	made, err := v.r.disk.openPlace(p.To, at, old)
-	if err != nil {
-		return err
-	}
-	defer made.Close()
-	_, err = io.Copy(io.Discard, made)
-	return err
+	return v.deltas(c.Name, p, l.locator)
 }
 
 func (v *verifying) count(b release.Blob) {
@@ -216,54 +173,21 @@ func (v *verifying) count(b release.Blob) {
 	}
 }
 
-func (v *verifying) open(b release.Blob, table *release.Table) (io.ReadCloser, error) {
-	p, ok := table.Find(b)
-	if !ok {
-		return nil, fmt.Errorf("blob %s is in no pack", b.Digest.Short())
-	}
-	return v.r.disk.openPlace(b, p, nil)
-}
-
-// blob reads a blob at its place, once.
+// blob reads a blob at its places, once.
 func (v *verifying) blob(b release.Blob, table *release.Table) error {
-	p, _ := table.Find(b)
-	if v.good[checkedBlob{b, p}] {
+	pieces, ok := table.Pieces(b)
+	if !ok {
+		return fmt.Errorf("blob %s is in no pack", b.Digest.Short())
+	}
+	at := placed(b, pieces)
+	if v.good[at] {
 		return nil
 	}
-	r, err := v.open(b, table)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
+	r := v.r.disk.openPieces(b, pieces)
 	if _, err := io.Copy(io.Discard, r); err != nil {
-		return err
+		return errors.Join(err, r.Close())
 	}
-	v.good[checkedBlob{b, p}] = true
+	v.good[at] = true
 	v.count(b)
-	return v.ctx.Err()
-}
-
-// unused lists the files of content and targets that are not used.
-func (d *disk) unused(used map[string]bool) ([]string, error) {
-	var list []string
-	for _, top := range []string{"content", "targets"} {
-		err := filepath.WalkDir(d.path(top), func(path string, e fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) || err == nil && e.IsDir() {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			name := strings.TrimPrefix(filepath.ToSlash(strings.TrimPrefix(path, d.dir)), "/")
-			if !used[name] {
-				list = append(list, name)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	slices.Sort(list)
-	return list, nil
+	return errors.Join(v.ctx.Err(), r.Close())
 }

@@ -52,6 +52,9 @@ func (ix *Index) check(i int) error {
 	if i > 0 && ix.Entries[i-1].Path != "." && e.Path <= ix.Entries[i-1].Path {
 		return fmt.Errorf("%w: %q stands twice or out of order", ErrInvalid, e.Path)
 	}
+	if i > 0 && parent(e.Path) == parent(ix.Entries[i-1].Path) {
+		return nil // as for the one before
+	}
 	for p := parent(e.Path); ; p = parent(p) {
 		if at, ok := ix.find(p, i); ok && ix.Entries[at].Type != Dir {
 			return fmt.Errorf("%w: %q lies below %q, which is no folder", ErrInvalid, e.Path, p)

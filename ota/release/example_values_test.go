@@ -64,6 +64,28 @@ func sampleRows() []release.TableRow {
 	}
 }
 
+// sampleCut shares a piece with itself, with another and with a whole blob.
+func sampleCut() []release.TableCut {
+	piece := func(s string, offset, length int64) release.TableRow {
+		return release.TableRow{Digest: sum(s), Pack: 1, Offset: offset, Length: length, Codec: release.Zstd, Size: int64(len(s))}
+	}
+	one, two, three := piece("piece one", 110, 5), piece("piece two", 115, 6), piece("three", 121, 4)
+	app := release.TableRow{Digest: sum("app"), Pack: 0, Offset: 10, Length: 3, Codec: release.Raw, Size: 3}
+	return []release.TableCut{
+		{Digest: sum("piece onepiece twopiece onethree"), Pieces: []release.TableRow{one, two, one, three}},
+		{Digest: sum("apppiece two"), Pieces: []release.TableRow{app, two}},
+	}
+}
+
+// sampleDelta has every kind of patch.
+func sampleDelta() *release.DeltaDirectory {
+	return &release.DeltaDirectory{Groups: []release.DeltaGroup{
+		{Offset: 0, Length: 30, Patches: []release.DeltaPatch{{To: 4, From: 2}, {To: 5, From: 3}, {To: 0, From: 9}}},
+		{Offset: 30, Length: 0, Patches: []release.DeltaPatch{}},
+		{Offset: 30, Length: 10, Patches: []release.DeltaPatch{{To: 1, From: -1}, {To: 9, From: 0}}},
+	}}
+}
+
 func sampleLocator(table []byte) *release.Locator {
 	return &release.Locator{
 		Format:  release.LocatorFormat,
@@ -77,6 +99,12 @@ func sampleLocator(table []byte) *release.Locator {
 		Patches: []release.Patch{
 			{To: blob("index"), From: sum("index 6"), Pack: 1, Offset: 100, Length: 50, Codec: release.Splice},
 			{To: blob("index"), From: sum("index 5"), Pack: 1, Offset: 150, Length: 40, Codec: release.Splice},
+		},
+		Deltas: []release.Delta{
+			{Component: "app", From: sum("index 6"), To: sum("index"), Pack: 1, Offset: 10, Length: 10,
+				Directory: sum("directory"), Start: 20, Groups: 40},
+			{Component: "app", From: sum("index 5"), To: sum("index"), Pack: 0, Offset: 1 << 33, Length: 20,
+				Directory: sum("directory 2"), Start: 1, Groups: 1 << 32},
 		},
 	}
 }

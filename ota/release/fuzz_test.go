@@ -61,11 +61,17 @@ func FuzzParseLocator(f *testing.F) {
 		for _, p := range l.Patches {
 			l.Place(p)
 		}
+		for _, d := range l.Deltas {
+			if got, ok := l.Delta(d.Component, d.To, d.From); !ok || got.Start+got.Groups > l.Packs[got.Pack].Size {
+				t.Fatalf("a delta outside of its pack: %+v", got)
+			}
+		}
 	})
 }
 
 func FuzzParseTable(f *testing.F) {
-	f.Add([]byte("pawl-table/0\n\x02\x04\x01\x01\x00\x01\x00\x05\x09\x03aaaabbbb"), false)
+	f.Add([]byte(smallTable), false)
+	f.Add([]byte(cutTable), false)
 	f.Add(sampleTable(f), true)
 	f.Fuzz(func(t *testing.T, data []byte, packed bool) {
 		if !packed {
@@ -81,11 +87,59 @@ func FuzzParseTable(f *testing.F) {
 			size[p.Name] = p.Size
 		}
 		for b := range 256 {
-			p, ok := table.Find(release.Blob{Digest: release.Digest{byte(b)}})
-			if ok && (p.Offset < 0 || p.Length < 0 || p.Offset+p.Length > size[p.Pack]) {
-				t.Fatalf("a place outside of its pack: %+v", p)
+			blob := release.Blob{Digest: release.Digest{byte(b)}, Size: int64(b)}
+			p, one := table.Find(blob)
+			pieces, ok := table.Pieces(blob)
+			if one && (len(pieces) != 1 || pieces[0].Place != p) {
+				t.Fatalf("one piece at %+v, pieces %+v", p, pieces)
+			}
+			all := int64(0)
+			for _, p := range pieces {
+				if p.Offset < 0 || p.Length < 0 || p.Offset+p.Length > size[p.Pack] {
+					t.Fatalf("a place outside of its pack: %+v", p)
+				}
+				all += p.Size
+			}
+			if ok && all != blob.Size {
+				t.Fatalf("pieces of %d bytes for a blob of %d", all, blob.Size)
 			}
 		}
+	})
+}
+
+func FuzzParseDelta(f *testing.F) {
+	stored, err := sampleDelta().Encode()
+	require.NoError(f, err)
+	f.Add(stored, true, 10, 10)
+	f.Add([]byte(smallDelta), false, 2, 3)
+	f.Fuzz(func(t *testing.T, data []byte, packed bool, from, to int) {
+		if !packed {
+			data = squeeze(t, data)
+		}
+		d := deltaOf(data)
+		dir, err := release.ParseDelta(data, d, max(from, 0)%1000, max(to, 0)%1000)
+		if err != nil {
+			return
+		}
+		at, seen := int64(0), map[int]bool{}
+		for _, g := range dir.Groups {
+			if g.Offset != at || g.Length < 0 {
+				t.Fatalf("a group of %d bytes at %d, not %d", g.Length, g.Offset, at)
+			}
+			at += g.Length
+			for _, p := range g.Patches {
+				if p.To < 0 || p.To >= max(to, 0)%1000 || p.From < -1 || p.From >= max(from, 0)%1000 || seen[p.To] {
+					t.Fatalf("a patch that cannot be: %+v", p)
+				}
+				seen[p.To] = true
+			}
+		}
+		require.Equal(t, d.Groups, at)
+		again, err := dir.Encode()
+		require.NoError(t, err)
+		same, err := release.ParseDelta(again, deltaOf(again), max(from, 0)%1000, max(to, 0)%1000)
+		require.NoError(t, err)
+		require.Equal(t, dir, same)
 	})
 }
 

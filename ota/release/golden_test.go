@@ -14,9 +14,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// golden compares data with a file of format 0 as it was first written.
+// golden compares data with a file of format 1 as it was first written.
 func golden(t *testing.T, name string, data []byte) []byte {
-	path := filepath.Join("testdata", "format-0", name)
+	path := filepath.Join("testdata", "format-1", name)
 	if *update {
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		require.NoError(t, os.WriteFile(path, data, 0o644))
@@ -26,7 +26,7 @@ func golden(t *testing.T, name string, data []byte) []byte {
 	return want
 }
 
-// TestGolden reads files as they were written when format 0 was made, and
+// TestGolden reads files as they were written when format 1 was made, and
 // writes the documents to the same bytes again.
 func TestGolden(t *testing.T) {
 	data, err := sampleRelease().Encode()
@@ -57,7 +57,20 @@ func TestGolden(t *testing.T) {
 	require.NoError(t, err)
 	parsed, err := release.ParseTable(table, l)
 	require.NoError(t, err)
-	require.Equal(t, len(sampleRows()), parsed.Len())
+	require.Equal(t, len(sampleRows())+len(sampleCut()), parsed.Len())
+
+	for _, c := range sampleCut() {
+		pieces, ok := parsed.Pieces(cutBlob(c))
+		require.True(t, ok)
+		require.Len(t, pieces, len(c.Pieces))
+	}
+
+	stored, err := sampleDelta().Encode()
+	require.NoError(t, err)
+	stored = golden(t, "delta.zst", stored)
+	dir, err := release.ParseDelta(stored, deltaOf(stored), 10, 10)
+	require.NoError(t, err)
+	require.Equal(t, sampleDelta(), dir)
 
 	require.Equal(t, componentDigest, sampleRelease().Components[0].Digest().String())
 }

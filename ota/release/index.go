@@ -12,7 +12,7 @@ import (
 
 // IndexFormat is the word that the index of a component of kind "files" starts
 // with.
-const IndexFormat = "pawl-index/0"
+const IndexFormat = "pawl-index/1"
 
 // EntryType says what an entry is. It is stored as its word.
 type EntryType string
@@ -183,6 +183,14 @@ func readLine(lines *bufio.Reader, long *[]byte) ([]byte, error) {
 // parse reads one line. It returns buf, which it uses to compare the line
 // with its canonical form: that finds unknown keys and those that stand twice.
 func (e *Entry) parse(line, buf []byte) ([]byte, error) {
+	if e.plainLine(line) {
+		return buf, nil
+	}
+	return e.parseLong(line, buf)
+}
+
+// parseLong is parse for any line.
+func (e *Entry) parseLong(line, buf []byte) ([]byte, error) {
 	var w wireEntry
 	if err := json.Unmarshal(line, &w); err != nil {
 		return buf, fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -169,7 +169,7 @@ func TestOneIndexFile(t *testing.T) {
 	}
 	_, err := release.ReadIndex(strings.NewReader(good), 6)
 	require.ErrorIs(t, err, release.ErrInvalid, "the caller's limit")
-	_, err = release.ReadIndex(strings.NewReader(`{"format":"pawl-index/1","entries":"x"}`+"\n"), 0)
+	_, err = release.ReadIndex(strings.NewReader(`{"format":"pawl-index/2","entries":"x"}`+"\n"), 0)
 	require.ErrorIs(t, err, release.ErrFormat)
 }
 
@@ -244,7 +244,7 @@ func heap() uint64 {
 // TestHeaderCostsNothing: a short file cannot make the reader hold much by
 // promising many entries.
 func TestHeaderCostsNothing(t *testing.T) {
-	head := `{"format":"pawl-index/0","entries":1000000}` + "\n" + `{"p":".","t":"d"}` + "\n"
+	head := `{"format":"pawl-index/1","entries":1000000}` + "\n" + `{"p":".","t":"d"}` + "\n"
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, err := release.ReadIndex(strings.NewReader(head), 0)

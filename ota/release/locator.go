@@ -6,13 +6,14 @@ import (
 )
 
 // LocatorFormat is the word that a locator starts with.
-const LocatorFormat = "pawl-locator/0"
+const LocatorFormat = "pawl-locator/1"
 
 // Limits of a locator.
 const (
 	MaxLocator = 1 << 20 // bytes
 	MaxPacks   = 4096
 	MaxPatches = 4096
+	MaxDeltas  = 1024
 )
 
 // Locator says where the content of one release lies in the repository. It is
@@ -24,6 +25,7 @@ type Locator struct {
 	Packs   []Pack  `json:"packs"`
 	Table   Blob    `json:"table"` // of the stored table file, see [TableName]
 	Patches []Patch `json:"patches,omitempty"`
+	Deltas  []Delta `json:"deltas,omitempty"`
 }
 
 // Pack is one file of stored blobs.
@@ -131,8 +133,9 @@ func (l *Locator) Validate() error {
 	if err := l.Table.validate(); err != nil || l.Table.Size > MaxTable {
 		return fmt.Errorf("locator: %w: table of %d bytes, digest %s", ErrInvalid, l.Table.Size, l.Table.Digest.Short())
 	}
-	if len(l.Packs) > MaxPacks || len(l.Patches) > MaxPatches {
-		return fmt.Errorf("locator: %w: %d packs and %d patches are too many", ErrInvalid, len(l.Packs), len(l.Patches))
+	if len(l.Packs) > MaxPacks || len(l.Patches) > MaxPatches || len(l.Deltas) > MaxDeltas {
+		return fmt.Errorf("locator: %w: %d packs, %d patches and %d deltas are too many", ErrInvalid,
+			len(l.Packs), len(l.Patches), len(l.Deltas))
 	}
 	seen := make(map[string]bool, len(l.Packs))
 	for _, p := range l.Packs {
@@ -149,6 +152,11 @@ func (l *Locator) Validate() error {
 			return fmt.Errorf("locator: patch %d: %w", i, err)
 		}
 	}
+	for i := range l.Deltas {
+		if err := l.checkDelta(&l.Deltas[i]); err != nil {
+			return fmt.Errorf("locator: delta %d: %w", i, err)
+		}
+	}
 	return nil
 }
 
@@ -162,11 +170,15 @@ func (l *Locator) checkPatch(p *Patch) error {
 	if p.Codec != Splice {
 		return fmt.Errorf("%w: codec %.80q is not %q", ErrInvalid, p.Codec, Splice)
 	}
-	if p.Pack < 0 || p.Pack >= len(l.Packs) {
-		return fmt.Errorf("%w: pack %d of %d", ErrInvalid, p.Pack, len(l.Packs))
+	return l.checkPlace(p.Pack, p.Offset, p.Length)
+}
+
+func (l *Locator) checkPlace(pack int, offset, length int64) error {
+	if pack < 0 || pack >= len(l.Packs) {
+		return fmt.Errorf("%w: pack %d of %d", ErrInvalid, pack, len(l.Packs))
 	}
-	if !inside(p.Offset, p.Length, l.Packs[p.Pack].Size) {
-		return fmt.Errorf("%w: %d bytes at %d are outside of the pack", ErrInvalid, p.Length, p.Offset)
+	if !inside(offset, length, l.Packs[pack].Size) {
+		return fmt.Errorf("%w: %d bytes at %d are outside of the pack", ErrInvalid, length, offset)
 	}
 	return nil
 }

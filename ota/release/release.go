@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Format is the word that a release document starts with. Version 0 may still
-// change; a reader refuses every word that it does not know.
-const Format = "pawl-release/0"
+// Format is the word that a release document starts with. What is written in
+// version 1 is read for ever; a reader refuses every word that it does not know.
+const Format = "pawl-release/1"
 
 // Blob names immutable bytes by content.
 type Blob struct {

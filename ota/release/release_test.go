@@ -32,7 +32,7 @@ func TestReleaseRules(t *testing.T) {
 		change func(r *release.Release)
 		want   error
 	}{
-		"format":             {func(r *release.Release) { r.Format = "pawl-release/1" }, release.ErrFormat},
+		"format":             {func(r *release.Release) { r.Format = "pawl-release/2" }, release.ErrFormat},
 		"product":            {func(r *release.Release) { r.Product = "../x" }, release.ErrName},
 		"variant":            {func(r *release.Release) { r.Variant = "" }, release.ErrName},
 		"seq 0":              {func(r *release.Release) { r.Seq = 0 }, release.ErrInvalid},
@@ -138,7 +138,7 @@ func TestOneDocument(t *testing.T) {
 }
 
 func TestNewerFormatIsNotCalledBroken(t *testing.T) {
-	for _, s := range []string{`{"format":"pawl-release/1","seq":"seven","new":{}}`, `{"seq":{}}`, `{}`} {
+	for _, s := range []string{`{"format":"pawl-release/2","seq":"seven","new":{}}`, `{"seq":{}}`, `{}`} {
 		_, err := release.Parse([]byte(s))
 		require.ErrorIs(t, err, release.ErrFormat)
 		require.NotErrorIs(t, err, release.ErrInvalid)

@@ -12,47 +12,81 @@ import (
 // Limits of a table.
 const (
 	MaxTable     = 32 << 20  // bytes of the stored file
-	MaxTableRows = 2_000_000 // blobs
+	MaxTableRows = 2_000_000 // stored pieces, and pieces of cut blobs
+	MaxPiece     = 1 << 20   // bytes of one piece of a cut blob, uncompressed
 	maxTableOpen = 64 << 20  // bytes, uncompressed
 	minKeyWidth  = 4
 	maxKeyWidth  = 8
 )
 
 // tableMagic starts an uncompressed table.
-const tableMagic = "pawl-table/0\n"
+const tableMagic = "pawl-table/1\n"
 
-// Table knows the place of every blob of a release.
+// Table knows the places of every blob of a release. Most blobs are stored as
+// one piece; long ones are cut, and a piece of them may belong to several.
 //
 // Its file is one Zstandard frame. In it, after the magic: the number of rows
 // as a varint, the width of a key as a byte, and the number of rows in each pack
 // of the locator as varints. Then come columns over all rows, which are in the
-// order of packs and offsets: codecs (a byte each), gaps to the end of the row
-// before (varints), lengths (varints), keys (the first bytes of the blob's
-// digest, as many as it takes to tell the rows apart, 4 to 8). Columns of like
-// values are what the compression finds most in; keys are what it finds nothing
-// in, hence their width.
+// order of packs and offsets: kinds (a byte each: the codec, with rowPiece and
+// rowBoth), gaps to the end of the row before (varints), lengths (varints), and
+// the keys of rows that are a blob (the first bytes of its digest, as many as it
+// takes to tell the blobs apart, 4 to 8). Then columns over the rows that are
+// pieces: sizes (varints), and sums (the first 16 bytes of their digest). Then
+// the cut blobs: their number (a varint), keys, numbers of pieces (varints), and
+// for each of these which piece row it is, as the difference to the one after
+// the last (varints, zigzag). Columns of like values are what the compression
+// finds most in; keys are what it finds nothing in, hence their width.
 type Table struct {
-	rows  []tableRow // sorted by key
-	width int
-	packs []Pack
+	rows   []tableRow // in the order of packs and offsets
+	pieces []tablePiece
+	refs   []uint32 // to pieces, of all cut blobs
+	keys   []tableKey
+	width  int
+	packs  []Pack
 }
 
 type tableRow struct {
-	key            uint64
 	offset, length int64
 	pack           uint16
-	codec          uint8
+	kind           uint8
+}
+
+// tablePiece is what is known of a row that is a piece.
+type tablePiece struct {
+	row, size uint32
+	sum       PieceSum
+}
+
+// tableKey is one blob: the row at, or refs[at:at+n] where that is not 0.
+type tableKey struct {
+	key   uint64
+	at, n uint32
 }
 
 // tableCodecs gives the codecs their bytes in a table.
 var tableCodecs = [...]Codec{Raw, Zstd}
 
-// TableRow is one blob for [EncodeTable].
-type TableRow struct {
-	Digest         Digest
-	Pack           int // which of the packs
-	Offset, Length int64
-	Codec          Codec
+// What a row is, beside its codec.
+const (
+	rowPiece = 0x10 // a piece of cut blobs
+	rowBoth  = 0x20 // a piece that is a whole blob too
+	rowKinds = rowPiece | rowBoth
+)
+
+// PieceSum is the first half of the digest of a piece.
+type PieceSum [16]byte
+
+// SumPiece returns the sum of a piece.
+func SumPiece(data []byte) PieceSum { return Sum(data).piece() }
+
+func (d Digest) piece() PieceSum { return PieceSum(d[:16]) }
+
+// Piece is a part of a blob and where its stored form lies.
+type Piece struct {
+	Place
+	Size int64 // bytes of the blob
+	Sum  PieceSum
 }
 
 // key returns the first width bytes of d as a number.
@@ -60,21 +94,54 @@ func key(d Digest, width int) uint64 {
 	return binary.BigEndian.Uint64(d[:8]) >> (8 * (8 - width))
 }
 
-// Find returns the place of b. For a blob that is not of the release it may
-// return the place of another.
-func (t *Table) Find(b Blob) (Place, bool) {
-	i, ok := slices.BinarySearchFunc(t.rows, key(b.Digest, t.width), func(r tableRow, k uint64) int {
-		return cmp.Compare(r.key, k)
+func (t *Table) find(b Blob) (tableKey, bool) {
+	i, ok := slices.BinarySearchFunc(t.keys, key(b.Digest, t.width), func(k tableKey, want uint64) int {
+		return cmp.Compare(k.key, want)
 	})
 	if !ok {
+		return tableKey{}, false
+	}
+	return t.keys[i], true
+}
+
+func (t *Table) place(row uint32) Place {
+	r := t.rows[row]
+	return Place{Pack: t.packs[r.pack].Name, Offset: r.offset, Length: r.length, Codec: tableCodecs[r.kind&^rowKinds]}
+}
+
+// Find returns the place of b where it is stored as one piece. For a blob that
+// is not of the release it may return the place of another.
+func (t *Table) Find(b Blob) (Place, bool) {
+	k, ok := t.find(b)
+	if !ok || k.n != 0 {
 		return Place{}, false
 	}
-	r := t.rows[i]
-	return Place{Pack: t.packs[r.pack].Name, Offset: r.offset, Length: r.length, Codec: tableCodecs[r.codec]}, true
+	return t.place(k.at), true
+}
+
+// Pieces returns what b is made of, in order: one piece, or some whose sizes
+// come to that of b. For a blob that is not of the release it may return the
+// piece of another.
+func (t *Table) Pieces(b Blob) ([]Piece, bool) {
+	k, ok := t.find(b)
+	if !ok {
+		return nil, false
+	}
+	if k.n == 0 {
+		return []Piece{{t.place(k.at), b.Size, b.Digest.piece()}}, true
+	}
+	list := make([]Piece, 0, k.n)
+	left := b.Size
+	for _, ref := range t.refs[k.at : k.at+k.n] {
+		p := t.pieces[ref]
+		list = append(list, Piece{t.place(p.row), int64(p.size), p.sum})
+		left -= int64(p.size)
+	}
+	return list, left == 0
 }
 
 // Len returns the number of blobs.
-func (t *Table) Len() int { return len(t.rows) }
+func (t *Table) Len() int { return len(t.keys) }
 
 // ParseTable reads the stored table file of l, after comparing it with the
 // digest that l has of it. Every place is inside its pack. Errors wrap
@@ -84,7 +151,7 @@ func ParseTable(stored []byte, l *Locator) (*Table, error) {
 		return nil, fmt.Errorf("cannot read table: %w: %d bytes with digest %s, not %d with %s", ErrInvalid,
 			len(stored), Sum(stored).Short(), l.Table.Size, l.Table.Digest.Short())
 	}
-	data, err := inflate(stored)
+	data, err := inflate(stored, maxTableOpen)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read table: %w: %w", ErrInvalid, err)
 	}
@@ -95,9 +162,9 @@ func ParseTable(stored []byte, l *Locator) (*Table, error) {
 	return t, nil
 }
 
-func inflate(stored []byte) ([]byte, error) {
+func inflate(stored []byte, limit uint64) ([]byte, error) {
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(maxTableOpen))
+		zstd.WithDecoderMaxMemory(limit))
 	if err != nil {
 		return nil, err
 	}
@@ -115,13 +182,10 @@ func parseTable(data []byte, packs []Pack) (*Table, error) {
 		return nil, fmt.Errorf("%w: %d rows with keys of %d bytes", ErrInvalid, n, width)
 	}
 	t := &Table{rows: make([]tableRow, n), width: width, packs: packs}
-	if err := t.readPlaces(&c); err != nil {
-		return nil, err
-	}
-	for i := range t.rows {
-		var b [8]byte
-		copy(b[8-width:], c.take(width))
-		t.rows[i].key = binary.BigEndian.Uint64(b[:])
+	for _, read := range []func(*columns) error{t.readPlaces, t.readKeys, t.readPieces, t.readCut} {
+		if err := read(&c); err != nil {
+			return nil, err
+		}
 	}
 	if c.bad || len(c.data) != 0 {
 		return nil, fmt.Errorf("%w: cut short, or %d bytes too long", ErrInvalid, len(c.data))
@@ -129,7 +193,7 @@ func parseTable(data []byte, packs []Pack) (*Table, error) {
 	return t, t.sort()
 }
 
-// readPlaces fills in everything but the keys.
+// readPlaces reads the columns over all rows but that of the keys.
 func (t *Table) readPlaces(c *columns) error {
 	rest := t.rows
 	for i := range t.packs {
@@ -143,10 +207,11 @@ func (t *Table) readPlaces(c *columns) error {
 		return fmt.Errorf("%w: %d rows in no pack", ErrInvalid, len(rest))
 	}
 	for i := range t.rows {
-		t.rows[i].codec = c.octet()
-		if int(t.rows[i].codec) >= len(tableCodecs) {
-			return fmt.Errorf("%w: codec %d", ErrInvalid, t.rows[i].codec)
+		kind := c.octet()
+		if int(kind&^rowKinds) >= len(tableCodecs) || kind&rowKinds == rowBoth {
+			return fmt.Errorf("%w: kind %#x", ErrInvalid, kind)
 		}
+		t.rows[i].kind = kind
 	}
 	for i := range t.rows {
 		t.rows[i].offset = c.number(MaxBlob)
@@ -167,135 +232,94 @@ func (t *Table) readPlaces(c *columns) error {
 	return nil
 }
 
-// sort makes Find possible and refuses a key that stands twice.
-func (t *Table) sort() error {
-	slices.SortFunc(t.rows, func(a, b tableRow) int { return cmp.Compare(a.key, b.key) })
-	for i := 1; i < len(t.rows); i++ {
-		if t.rows[i].key == t.rows[i-1].key {
-			return fmt.Errorf("%w: the key %x stands twice", ErrInvalid, t.rows[i].key)
+// readKeys reads the keys of rows that are blobs and no pieces.
+func (t *Table) readKeys(c *columns) error {
+	n := 0
+	for i := range t.rows {
+		if t.rows[i].kind&rowPiece == 0 {
+			n++
+		}
+	}
+	if n*t.width > len(c.data) {
+		return fmt.Errorf("%w: no room for %d keys", ErrInvalid, n)
+	}
+	t.keys = make([]tableKey, 0, n)
+	for i := range t.rows {
+		if t.rows[i].kind&rowPiece == 0 {
+			t.keys = append(t.keys, tableKey{key: c.big(t.width), at: uint32(i)})
 		}
 	}
 	return nil
 }
 
-// columns reads the numbers of a table. After the first that is not there all
-// are zero, and bad is set.
-type columns struct {
-	data []byte
-	bad  bool
-}
-
-func (c *columns) take(n int) []byte {
-	if c.bad || n > len(c.data) {
-		c.bad = true
-		return nil
+// readPieces reads the columns over the rows that are pieces.
+func (t *Table) readPieces(c *columns) error {
+	n := len(t.rows) - len(t.keys)
+	if n*(1+len(PieceSum{})) > len(c.data) {
+		return fmt.Errorf("%w: no room for %d pieces", ErrInvalid, n)
 	}
-	b := c.data[:n]
-	c.data = c.data[n:]
-	return b
-}
-
-func (c *columns) octet() byte {
-	if b := c.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-// number reads a varint from 0 to limit.
-func (c *columns) number(limit int64) int64 {
-	v, n := binary.Uvarint(c.data)
-	if c.bad || n <= 0 || v > uint64(limit) {
-		c.bad = true
-		return 0
-	}
-	c.data = c.data[n:]
-	return int64(v)
-}
-
-// EncodeTable returns the stored table file for rows, which it sorts by place.
-// It is for publishers. It fails where two digests have their first 8 bytes in
-// common or two places overlap.
-func EncodeTable(rows []TableRow, packs int) ([]byte, error) {
-	width, err := keyWidth(rows)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make table: %w", err)
-	}
-	slices.SortFunc(rows, func(a, b TableRow) int {
-		return cmp.Or(cmp.Compare(a.Pack, b.Pack), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Length, b.Length))
-	})
-	b := binary.AppendUvarint([]byte(tableMagic), uint64(len(rows)))
-	b = append(b, byte(width))
-	if b, err = appendPlaces(b, rows, packs); err != nil {
-		return nil, fmt.Errorf("cannot make table: %w", err)
-	}
-	for _, r := range rows {
-		b = append(b, r.Digest[:width]...)
-	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression))
-	if err != nil {
-		return nil, err
-	}
-	stored := enc.EncodeAll(b, nil)
-	if len(b) > maxTableOpen || len(stored) > MaxTable {
-		return nil, fmt.Errorf("cannot make table: %w: %d bytes (%d uncompressed) are too many", ErrInvalid, len(stored), len(b))
-	}
-	return stored, nil
-}
-
-// keyWidth returns how many bytes tell the digests of rows apart.
-func keyWidth(rows []TableRow) (int, error) {
-	if len(rows) > MaxTableRows {
-		return 0, fmt.Errorf("%w: %d rows are more than %d", ErrInvalid, len(rows), MaxTableRows)
-	}
-	keys := make([]uint64, len(rows))
-	for i, r := range rows {
-		keys[i] = key(r.Digest, maxKeyWidth)
-	}
-	slices.Sort(keys)
-	width := minKeyWidth
-	for i := 1; i < len(keys); i++ {
-		for width <= maxKeyWidth && keys[i]>>(8*(8-width)) == keys[i-1]>>(8*(8-width)) {
-			width++
+	t.pieces = make([]tablePiece, 0, n)
+	for i := range t.rows {
+		if t.rows[i].kind&rowPiece == 0 {
+			continue
 		}
-		if width > maxKeyWidth {
-			return 0, fmt.Errorf("%w: two blobs whose digests start with %016x", ErrInvalid, keys[i])
+		size := c.number(MaxPiece)
+		if size == 0 {
+			return fmt.Errorf("%w: a piece that is empty or too long", ErrInvalid)
+		}
+		t.pieces = append(t.pieces, tablePiece{row: uint32(i), size: uint32(size)})
+	}
+	for i := range t.pieces {
+		p := &t.pieces[i]
+		copy(p.sum[:], c.take(len(p.sum)))
+		if t.rows[p.row].kind&rowBoth != 0 {
+			t.keys = append(t.keys, tableKey{key: binary.BigEndian.Uint64(p.sum[:8]) >> (8 * (8 - t.width)), at: p.row})
 		}
 	}
-	return width, nil
+	return nil
 }
 
-func appendPlaces(b []byte, rows []TableRow, packs int) ([]byte, error) {
-	count := make([]uint64, packs)
-	for _, r := range rows {
-		if r.Pack < 0 || r.Pack >= packs {
-			return b, fmt.Errorf("%w: pack %d of %d", ErrInvalid, r.Pack, packs)
+// readCut reads the blobs that are cut.
+func (t *Table) readCut(c *columns) error {
+	n := int(c.number(MaxTableRows))
+	if n*(t.width+1) > len(c.data) {
+		return fmt.Errorf("%w: no room for %d cut blobs", ErrInvalid, n)
+	}
+	first := len(t.keys)
+	for range n {
+		t.keys = append(t.keys, tableKey{key: c.big(t.width)})
+	}
+	all := int64(0)
+	for i := first; i < len(t.keys); i++ {
+		k := c.number(MaxTableRows)
+		t.keys[i].at, t.keys[i].n = uint32(all), uint32(k)
+		if all += k; k < 1 || all > MaxTableRows {
+			return fmt.Errorf("%w: a blob of %d pieces, after %d", ErrInvalid, k, all-k)
 		}
-		count[r.Pack]++
 	}
-	for _, n := range count {
-		b = binary.AppendUvarint(b, n)
+	if all > int64(len(c.data)) {
+		return fmt.Errorf("%w: no room for %d pieces of blobs", ErrInvalid, all)
 	}
-	for _, r := range rows {
-		i := slices.Index(tableCodecs[:], r.Codec)
-		if i < 0 {
-			return b, fmt.Errorf("%w: codec %q", ErrInvalid, r.Codec)
+	t.refs = make([]uint32, all)
+	next := int64(0)
+	for i := range t.refs {
+		next += c.difference()
+		if next < 0 || next >= int64(len(t.pieces)) {
+			return fmt.Errorf("%w: piece %d of %d", ErrInvalid, next, len(t.pieces))
 		}
-		b = append(b, byte(i))
+		t.refs[i] = uint32(next)
+		next++
 	}
-	end, pack := int64(0), -1
-	for _, r := range rows {
-		if r.Pack != pack {
-			end, pack = 0, r.Pack
+	return nil
+}
+
+// sort makes Find possible and refuses a key that stands twice.
+func (t *Table) sort() error {
+	slices.SortFunc(t.keys, func(a, b tableKey) int { return cmp.Compare(a.key, b.key) })
+	for i := 1; i < len(t.keys); i++ {
+		if t.keys[i].key == t.keys[i-1].key {
+			return fmt.Errorf("%w: the key %x stands twice", ErrInvalid, t.keys[i].key)
 		}
-		if r.Offset < end || !inside(r.Offset, r.Length, MaxBlob) {
-			return b, fmt.Errorf("%w: %d bytes at %d overlap or are too many", ErrInvalid, r.Length, r.Offset)
-		}
-		b = binary.AppendUvarint(b, uint64(r.Offset-end))
-		end = r.Offset + r.Length
 	}
-	for _, r := range rows {
-		b = binary.AppendUvarint(b, uint64(r.Length))
-	}
-	return b, nil
+	return nil
 }

@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/internal/testneeds"
+)
+
+// pairsFolder names the environment variable with the folder of real pairs:
+// in it one folder a pair, each with the trees old and new. `make pairs`
+// makes it.
+const pairsFolder = "PAWL_PAIRS"
+
+// BenchmarkPairs updates real trees from one version to the next, beside OSTree
+// with its static delta and beside everything fetched and unpacked. All of
+// them fetch from the same kind of plain file server on loopback, over HTTP,
+// listings and metadata counted in, and end synced and switched.
+func BenchmarkPairs(b *testing.B) {
+	root := os.Getenv(pairsFolder)
+	if root == "" {
+		testneeds.Missing(b, pairsFolder+": a folder of real pairs (make pairs)")
+	}
+	for _, name := range []string{"curl", "tar", "zstd", "ostree"} {
+		testneeds.Program(b, name)
+	}
+	list, err := filepath.Glob(filepath.Join(root, "*", "new"))
+	require.NoError(b, err)
+	require.NotEmpty(b, list)
+	for _, path := range list {
+		b.Run(filepath.Base(filepath.Dir(path)), func(b *testing.B) {
+			p := pair{resolve(b, filepath.Join(filepath.Dir(path), "old")), resolve(b, path)}
+			b.Run("pawl", func(b *testing.B) { report(b, p, pawlRuns(b, p, b.N)) })
+			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N)) })
+			b.Run("whole", func(b *testing.B) { report(b, p, wholeRuns(b, p, b.N)) })
+		})
+	}
+}
+
+func resolve(b *testing.B, path string) string {
+	b.Helper()
+	path, err := filepath.EvalSymlinks(path)
+	require.NoError(b, err)
+	return path
+}
+
+// pair is two versions of one tree.
+type pair struct{ old, new string }
+
+// run is one update.
+type run struct {
+	fetched, requests int64
+	took              time.Duration
+	peak              int64 // resident bytes
+	written           int64 // bytes, as the kernel counts them for the processes
+	published         time.Duration
+}
+
+// report gives the medians.
+func report(b *testing.B, p pair, runs []run) {
+	b.Helper()
+	median := func(of func(run) float64) float64 {
+		slices.SortFunc(runs, func(x, y run) int { return cmp.Compare(of(x), of(y)) })
+		return of(runs[len(runs)/2])
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.fetched) }), "fetched-B")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.requests) }), "requests")
+	b.ReportMetric(median(func(r run) float64 { return r.took.Seconds() }), "s")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.peak) / (1 << 20) }), "MiB-peak")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.written) / float64(changedBytes(b, p)) }), "written/changed")
+	b.ReportMetric(median(func(r run) float64 { return r.published.Seconds() }), "s-publish")
+}
+
+// changedBytes is what the files weigh that are new or other ones in p.new.
+func changedBytes(b *testing.B, p pair) (n int64) {
+	b.Helper()
+	require.NoError(b, filepath.WalkDir(p.new, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		rel, err := filepath.Rel(p.new, path)
+		if err != nil {
+			return err
+		}
+		if !sameFile(path, filepath.Join(p.old, rel)) {
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			n += info.Size()
+		}
+		return nil
+	}))
+	return max(n, 1)
+}
+
+func sameFile(a, b string) bool { return exec.Command("cmp", "-s", a, b).Run() == nil }
+
+// measured runs a command, which has to succeed.
+func measured(b *testing.B, r *run, cmd *exec.Cmd) {
+	b.Helper()
+	begin := time.Now()
+	out, err := cmd.CombinedOutput()
+	r.took += time.Since(begin)
+	require.NoError(b, err, "%v: %s", cmd.Args, out)
+	use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	r.peak = max(r.peak, use.Maxrss<<10)
+	r.written += use.Oublock * 512
+}
+
+func pawlRuns(b *testing.B, p pair, n int) []run {
+	m := newMaker(b)
+	m.release("1.0.0", p.old)
+	devices := make([]*device, n)
+	for i := range devices {
+		devices[i] = newDevice(b, m, b.TempDir())
+		devices[i].config["trial"] = map[string]any{"soak": "0s", "interval": "20ms", "timeout": "2s", "deadline": "3s"}
+		devices[i].save()
+		devices[i].must(0, "update")
+	}
+	begin := time.Now()
+	m.release("1.1.0", p.new)
+	published := time.Since(begin)
+	b.ResetTimer()
+	runs := make([]run, n)
+	for i, d := range devices {
+		syscall.Sync()
+		m.sent.Store(0)
+		m.requests.Store(0)
+		measured(b, &runs[i], d.command(b.Context(), "update"))
+		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), published
+		d.holds(p.new)
+	}
+	return runs
+}
+
+// ostreeRuns pulls the static delta (as one file, with bsdiff for every size),
+// checks out by hard links, syncs and switches.
+func ostreeRuns(b *testing.B, p pair, n int) []run {
+	m := &maker{t: b, repo: filepath.Join(b.TempDir(), "srv")}
+	tree := func(args ...string) {
+		b.Helper()
+		out, err := exec.Command("ostree", args...).CombinedOutput()
+		require.NoError(b, err, "ostree %v: %s", args, out)
+	}
+	commit := func(dir string) {
+		tree("--repo="+m.repo, "commit", "--branch=app", "--tree=dir="+dir)
+		tree("--repo="+m.repo, "summary", "-u")
+	}
+	tree("--repo="+m.repo, "init", "--mode=archive")
+	commit(p.old)
+	m.serve()
+	dirs := make([]string, n)
+	for i := range dirs {
+		dirs[i] = b.TempDir()
+		tree("--repo="+dirs[i]+"/repo", "init", "--mode=bare")
+		tree("--repo="+dirs[i]+"/repo", "remote", "add", "--no-gpg-verify", "srv", m.url)
+		tree("--repo="+dirs[i]+"/repo", "pull", "srv", "app")
+		tree("--repo="+dirs[i]+"/repo", "checkout", "-H", "srv:app", dirs[i]+"/app")
+	}
+	begin := time.Now()
+	commit(p.new)
+	tree("--repo="+m.repo, "static-delta", "generate", "--inline", "--min-fallback-size=0", "--max-bsdiff-size=1000", "app")
+	tree("--repo="+m.repo, "summary", "-u")
+	published := time.Since(begin)
+	b.ResetTimer()
+	runs := make([]run, n)
+	for i, dir := range dirs {
+		syscall.Sync()
+		m.sent.Store(0)
+		m.requests.Store(0)
+		measured(b, &runs[i], exec.Command("sh", "-ec", fmt.Sprintf(`cd %q
+ostree --repo=repo pull --require-static-deltas srv app
+ostree --repo=repo checkout -H srv:app next
+sync -f .
+mv app before
+mv next app
+sync -f .`, dir)))
+		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), published
+		requireSame(b, pictureOf(b, p.new), pictureOf(b, dir+"/app"))
+	}
+	return runs
+}
+
+// wholeRuns is the floor: everything in one file, fetched, unpacked, synced and
+// switched.
+func wholeRuns(b *testing.B, p pair, n int) []run {
+	m := &maker{t: b, repo: b.TempDir()}
+	begin := time.Now()
+	out, err := exec.Command("sh", "-ec", fmt.Sprintf("tar -C %q -c . | zstd -q -19 -T0 >%q/all.tar.zst", p.new, m.repo)).CombinedOutput()
+	require.NoError(b, err, "%s", out)
+	published := time.Since(begin)
+	m.serve()
+	b.ResetTimer()
+	runs := make([]run, n)
+	for i := range runs {
+		dir := b.TempDir()
+		syscall.Sync()
+		m.sent.Store(0)
+		m.requests.Store(0)
+		measured(b, &runs[i], exec.Command("sh", "-ec", fmt.Sprintf(`cd %q
+mkdir app next
+curl -sf %s/all.tar.zst | zstd -qd | tar -x -C next
+sync -f .
+mv app before
+mv next app
+sync -f .`, dir, m.url)))
+		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), published
+		requireSame(b, pictureOf(b, p.new), pictureOf(b, dir+"/app"))
+	}
+	return runs
+}
