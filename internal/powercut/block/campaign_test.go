@@ -41,20 +41,14 @@ func TestStates(t *testing.T) {
 	}
 	needs(t, systems...)
 	b := newBench(t)
-	for _, fs := range systems {
-		for _, share := range shares {
-			t.Run(fs.Name+"/"+share.name, func(t *testing.T) {
-				for round := range rounds {
-					b.run(t, fs, share.name, uint64(round), share.most)
-				}
-			})
-		}
-		for _, name := range []string{"update", "sick"} {
-			t.Run(fs.Name+"/again/"+name, func(t *testing.T) {
-				for round := range rounds {
-					b.again(t, fs, name, uint64(round))
-				}
-			})
+	for round := range uint64(rounds) {
+		for _, fs := range systems {
+			for _, share := range shares {
+				t.Run(fs.Name+"/"+share.name, func(t *testing.T) { b.run(t, fs, share.name, round, share.most) })
+			}
+			for _, name := range []string{"update", "sick"} {
+				t.Run(fs.Name+"/again/"+name, func(t *testing.T) { b.again(t, fs, name, round) })
+			}
 		}
 	}
 	t.Logf("block: %d distinct states, %d violations in %s", b.states, b.violations, b.took.Round(time.Second))
