@@ -3,6 +3,7 @@
 package model
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestModel(t *testing.T) {
 				t.Parallel()
 				o := Options{States: states(c.few, c.many), Env: c.env, Until: until(t)}
 				if c.Recover != nil {
-					o.Recoveries, o.RecoveryStates = states(3, 300), 50
+					o.Recoveries, o.RecoveryStates = recoveries(), 50
 				}
 				var err error
 				reports[n], err = c.Run(t.Context(), stand, o)
@@ -72,4 +73,15 @@ func until(t *testing.T) time.Time {
 		return end
 	}
 	return end.Add(-time.Minute)
+}
+
+// recoveries is of how many crashes of a device the recovery is recorded.
+func recoveries() int {
+	switch {
+	case os.Getenv("PAWL_CRASH") == "long":
+		return 300
+	case testing.Short():
+		return 1
+	}
+	return 3
 }
