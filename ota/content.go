@@ -178,7 +178,7 @@ func (c *content) readTable(ctx context.Context) error {
 		if stored, err = c.fetchTable(ctx, want); err != nil {
 			return fmt.Errorf("cannot read the table of %s: %w", c.locator.Release.Short(), err)
 		}
-		if _, err := c.u.store().put(stored); err != nil {
+		if err := c.u.keepData(stored); err != nil {
 			return err
 		}
 	}

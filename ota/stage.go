@@ -176,6 +176,19 @@ func (u *Updater) keepBlob(ctx context.Context, c *content, b release.Blob) (err
 	return u.place(f, b)
 }
 
+// keepData is keepBlob of what is in memory.
+func (u *Updater) keepData(data []byte) error {
+	b := release.Blob{Digest: release.Sum(data), Size: int64(len(data))}
+	f, err := u.dir.Create(u.store().name(b.Digest))
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return errors.Join(err, f.Abort())
+	}
+	return u.place(f, b)
+}
+
 // place gives a kept blob its name, to be made durable by syncPlaced.
 func (u *Updater) place(f seam.File, b release.Blob) error {
 	u.placed = append(u.placed, u.store().name(b.Digest))
