@@ -70,10 +70,16 @@ func to(prefixes ...string) func(string) bool {
 // have.
 const mark = ".pawl.sys/mark"
 
-// nothing may be open but what need not survive, and the temporary name of what
-// gets its own now.
-func nothing(_ *History, o, next *Op) bool {
-	return passing(o) || o.Kind == Create && o.Path == next.Path
+// nothing may be open but what need not survive, the temporary name of what gets
+// its own now, and what a killed process left.
+func nothing(h *History, o, next *Op) bool {
+	return passing(o) || o.Kind == Create && o.Path == next.Path || h.swept(o)
+}
+
+// swept reports a call on a file that never got its own name, because the
+// process that made it was killed.
+func (h *History) swept(o *Op) bool {
+	return strings.HasPrefix(path.Base(o.Path), ".pawl-tmp-") && (o.Kind == Unlink || h.named(o) == o.Path)
 }
 
 // isPlan reports a record by which a component is taken back.
