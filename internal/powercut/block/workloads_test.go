@@ -125,6 +125,9 @@ func settle(disk string, v Visit) error {
 		}
 		if s.State == ota.Idle { // and so it stays
 			want = []check.Version{s.Version()}
+			if err := check.Tidy(dir); err != nil {
+				return err
+			}
 		}
 	}
 	if v.N%goodUpdate == 0 {
