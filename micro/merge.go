@@ -97,7 +97,7 @@ func (f *inPlaceFiles) newMerger(ctx context.Context, tx ota.TxID, c *census, co
 	if err := f.step("mkdir", dir); err != nil {
 		return nil, err
 	}
-	if err := f.makeSpool(dir, f.path(dirBase)); err != nil {
+	if err := placeSpool(dir, f.path(dirBase)); err != nil {
 		return nil, err
 	}
 	tree, err := at.Open(dir)

@@ -16,9 +16,11 @@ import (
 	"github.com/pawl-ota/pawl/ota/durable"
 )
 
-// prepare makes the spool and the folder of a transaction.
+// prepare makes the spool and the folder of a transaction, and the folder that
+// the root is in, which is on the same file system: the call that makes the
+// tree durable makes them durable too.
 func (f *treeFiles) prepare(tx string) error {
-	if err := durable.MkdirAll(filepath.Dir(f.opts.Root), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(f.opts.Root), 0o755); err != nil {
 		return explain(err)
 	}
 	return f.prepareSpool(tx)
@@ -28,17 +30,10 @@ func (f *base) prepareSpool(tx string) error {
 	if err := f.step("mkdir", f.txPath("x")); err != nil {
 		return err
 	}
-	if err := f.makeSpool(f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash)); err != nil {
-		return err
-	}
-	// The call that makes durable what Stage puts there does so for the folder.
-	dir := f.path(dirTx, tx)
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return explain(err)
-	}
-	return checkOwn(dir)
+	return placeSpool(f.path(), f.path(dirTx), f.path(dirKept), f.path(dirIndex), f.path(dirTrash), f.path(dirTx, tx))
 }
 
+// makeSpool makes folders of the spool durable.
 func (f *base) makeSpool(dirs ...string) error {
 	for _, dir := range dirs {
 		// One that is there may be younger than the last power cut: the call
@@ -47,6 +42,20 @@ func (f *base) makeSpool(dirs ...string) error {
 			if err := durable.MkdirAll(dir, 0o700); err != nil {
 				return explain(err)
 			}
+		}
+		if err := checkOwn(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeSpool makes folders of the spool for Stage: the call that makes durable
+// what that puts there does so for them.
+func placeSpool(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return explain(err)
 		}
 		if err := checkOwn(dir); err != nil {
 			return err
@@ -92,8 +101,25 @@ func probePair(a, b string) error {
 			return err
 		}
 	}
-	err := durable.Exchange(a, b)
+	err := exchangeOnce(a, b)
 	return errors.Join(err, os.Remove(a), os.Remove(b))
+}
+
+// exchangeOnce swaps two names that need not survive.
+func exchangeOnce(a, b string) error {
+	inA, err := os.Open(filepath.Dir(a))
+	if err != nil {
+		return err
+	}
+	defer inA.Close()
+	inB, err := os.Open(filepath.Dir(b))
+	if err != nil {
+		return err
+	}
+	defer inB.Close()
+	var batch durable.Batch
+	err = batch.Swap(inA, filepath.Base(a), inB, filepath.Base(b))
+	return errors.Join(err, batch.Close())
 }
 
 // probeRoot finds what stands against moving the root itself.

@@ -157,17 +157,22 @@ func (f *base) sweep() error {
 }
 
 // wipe removes a tree or a transaction's folder from one of the spool's
-// folders.
+// folders. That lasts when it returns: what came back after a power cut, when
+// the engine has noted that nothing is left to do, would stay until the next
+// release is staged.
 func (f *base) wipe(dir, name string) error {
 	if err := f.step("wipe", f.path(dir, name)); err != nil {
 		return err
 	}
-	tree, err := at.Open(f.path(dir))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	if there, err := look(f.path(dir, name)); err != nil || !there.there {
+		return err
 	}
+	tree, err := at.Open(f.path(dir))
 	if err != nil {
 		return err
 	}
-	return errors.Join(tree.RemoveAll(name), tree.Close())
+	if err := errors.Join(tree.RemoveAll(name), tree.Close()); err != nil {
+		return err
+	}
+	return durable.SyncDir(f.path(dir))
 }

@@ -264,7 +264,7 @@ func (c *content) readTable(ctx context.Context) error {
 			return fmt.Errorf("cannot read the table of %s: %w", c.locator.Release.Short(), err)
 		}
 		if c.held == nil { // else nothing is to be kept
-			if _, err := c.u.store().put(stored); err != nil {
+			if err := c.u.keepFrom(want, bytes.NewReader(stored)); err != nil {
 				return err
 			}
 		}

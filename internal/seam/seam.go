@@ -142,6 +142,10 @@ var Machine Host
 // leave one out or fail it.
 var Step atomic.Pointer[func(op, path string, call func() error) error]
 
+// Leave, when a test set it, says which steps of ota/durable are left out, as
+// if they had succeeded and before Step sees them.
+var Leave atomic.Pointer[func(op string) bool]
+
 // Ident is what the kernel says an inode is known by: its number, when it was
 // made, and when it was last changed, in nanoseconds since 1970.
 type Ident struct {

@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -36,31 +37,26 @@ const (
 // xfs and a btrfs: no state may break a promise.
 func TestStates(t *testing.T) {
 	systems, rounds := []FS{Ext4()}, 1
-	if os.Getenv("PAWL_CRASH") == "long" {
+	if long() {
 		systems, rounds = []FS{Ext4(), XFS(), Btrfs()}, 7
 	}
 	needs(t, systems...)
 	b := newBench(t)
-	for _, fs := range systems {
-		for _, share := range shares {
-			t.Run(fs.Name+"/"+share.name, func(t *testing.T) {
-				for round := range rounds {
-					b.run(t, fs, share.name, uint64(round), share.most)
-				}
-			})
-		}
-		for _, name := range []string{"update", "sick"} {
-			t.Run(fs.Name+"/again/"+name, func(t *testing.T) {
-				for round := range rounds {
-					b.again(t, fs, name, uint64(round))
-				}
-			})
+	for round := range uint64(rounds) {
+		for _, fs := range systems {
+			for _, share := range shares {
+				t.Run(fs.Name+"/"+share.name, func(t *testing.T) { b.run(t, fs, share.name, round, share.most) })
+			}
+			for _, name := range []string{"update", "sick"} {
+				t.Run(fs.Name+"/again/"+name, func(t *testing.T) { b.again(t, fs, name, round) })
+			}
 		}
 	}
 	t.Logf("block: %d distinct states, %d violations in %s", b.states, b.violations, b.took.Round(time.Second))
 }
 
-// TestSeesFaults records programs that leave a step out.
+// TestSeesFaults records programs that leave a step out, bare renameio among
+// them, which leaves out the fsync of the folder.
 func TestSeesFaults(t *testing.T) {
 	fs := Ext4()
 	needs(t, fs)
@@ -68,7 +64,7 @@ func TestSeesFaults(t *testing.T) {
 	for _, name := range []string{"bare renameio", "file without fsync", "file without fsyncdir", "update without fsync"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			o := b.look(t, fs, dir, b.first(t, fs, dir, name), name, 1, 300)
+			o, _ := b.look(t, fs, dir, b.first(t, fs, dir, name), name, 1, 300)
 			assert.NotEmpty(t, o.Failures, "nothing was noticed")
 			for _, f := range o.Failures {
 				t.Logf("%s: %v", f.State, f.Err)
@@ -77,17 +73,42 @@ func TestSeesFaults(t *testing.T) {
 	}
 }
 
+// TestComparison counts, in the long campaign, the states in which a file that
+// was replaced is not there or the old one, with renameio alone and with
+// ota/durable.
+func TestComparison(t *testing.T) {
+	if !long() {
+		return
+	}
+	systems := []FS{Ext4(), XFS(), Btrfs()}
+	needs(t, systems...)
+	b := newBench(t)
+	b.enough = math.MaxInt
+	for _, fs := range systems {
+		for name, broken := range map[string]bool{"bare renameio": true, "file": false} {
+			t.Run(fs.Name+"/"+name, func(t *testing.T) {
+				dir := t.TempDir()
+				o, _ := b.look(t, fs, dir, b.first(t, fs, dir, name), name, 1, 1000)
+				assert.Equal(t, broken, len(o.Failures) > 0)
+			})
+		}
+	}
+}
+
+func long() bool { return os.Getenv("PAWL_CRASH") == "long" }
+
 // bench is what all campaigns of a test have in common.
 type bench struct {
 	scene    *powercut.Scene
 	versions string // the repository, refreshed again and again
+	enough   int    // violations, with which a campaign ends
 
 	states, violations int
 	took               time.Duration
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{scene: powercut.New(t, ""), versions: t.TempDir()}
+	b := &bench{scene: powercut.New(t, ""), versions: t.TempDir(), enough: 8}
 	for i := range refreshes + 1 {
 		require.NoError(t, os.CopyFS(filepath.Join(b.versions, strconv.Itoa(i)), os.DirFS(b.scene.Repo)))
 		require.NoError(t, b.scene.Refresh(t.Context()))
@@ -105,7 +126,8 @@ func (b *bench) fill(t *testing.T, dir string, from check.Version) {
 func (b *bench) run(t *testing.T, fs FS, name string, seed uint64, most int) {
 	t.Helper()
 	dir := t.TempDir()
-	b.noViolation(t, b.look(t, fs, dir, b.first(t, fs, dir, name), name, seed, most))
+	o, log := b.look(t, fs, dir, b.first(t, fs, dir, name), name, seed, most)
+	noViolation(t, o, log)
 }
 
 // again records a campaign, and then what the device does in some of its states,
@@ -118,15 +140,16 @@ func (b *bench) again(t *testing.T, fs FS, name string, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for range again {
 		image := NewBuilder(log).Build(states[random.IntN(len(states))])
-		b.noViolation(t, b.look(t, fs, dir, image, "resume", seed, mostAgain))
+		o, log := b.look(t, fs, dir, image, "resume", seed, mostAgain)
+		noViolation(t, o, log)
 	}
 }
 
-func (b *bench) noViolation(t *testing.T, o Outcome) {
+func noViolation(t *testing.T, o Outcome, log *Log) {
 	t.Helper()
 	for i, f := range o.Failures {
 		path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("violation-%d.img", i))
-		assert.Fail(t, "a promise is broken", "%s: %v (with -artifacts: %s, %v)", f.State, f.Err, path, f.Image.WriteFile(path))
+		assert.Fail(t, "a promise is broken", "%s: %v (with -artifacts: %s, %v)", f.State, f.Err, path, NewBuilder(log).Build(f.State).WriteFile(path))
 	}
 }
 
@@ -138,12 +161,12 @@ func (b *bench) first(t *testing.T, fs FS, dir, name string) *Image {
 
 // look records a campaign that begins with first, and looks at most of its
 // states.
-func (b *bench) look(t *testing.T, fs FS, dir string, first *Image, name string, seed uint64, most int) Outcome {
+func (b *bench) look(t *testing.T, fs FS, dir string, first *Image, name string, seed uint64, most int) (Outcome, *Log) {
 	t.Helper()
 	begin := time.Now()
 	log := record(t, fs, first, dir, name, time.Duration(1+seed%4)*time.Millisecond)
 	states, found := States(log, Choice{Seed: seed, Sector: fs.Sector, All: 8, Most: most})
-	r := Replay{Log: log, States: states, Check: 50, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, name) }}
+	r := Replay{Log: log, States: states, Check: 50, Enough: b.enough, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, name) }}
 	var stands []*Stand
 	for range runtime.NumCPU() {
 		stands = append(stands, stand(t, fs, dir))
@@ -153,7 +176,7 @@ func (b *bench) look(t *testing.T, fs FS, dir string, first *Image, name string,
 	took := time.Since(begin)
 	t.Logf("block: %s on %s: %s: %s in %s", name, fs.Name, log, summary(outcome, len(states), found), took.Round(100*time.Millisecond))
 	b.states, b.violations, b.took = b.states+len(states), b.violations+len(outcome.Failures), b.took+took
-	return outcome
+	return outcome, log
 }
 
 func summary(o Outcome, looked, found int) string {

@@ -48,7 +48,7 @@ func TestLost(t *testing.T) {
 	l.Entries = []Entry{{Op: Write, Offset: 1024, Length: sectorSize, Data: super}, {Op: Flush}, {Op: Discard, Length: fs.Size}}
 	states, _ := States(l, Choice{Sector: int(fs.Size), All: 8})
 	require.Len(t, states, 3)
-	r := Replay{Log: l, States: states, Check: 1, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, "file") }}
+	r := Replay{Log: l, States: states, Check: 1, Enough: 8, Visitor: func() *exec.Cmd { return program(t.Context(), roleVisit, "file") }}
 	outcome, err := r.Run(stand(t, fs, dir))
 	require.NoError(t, err)
 	require.Len(t, outcome.Failures, 1)

@@ -15,6 +15,8 @@ type Replay struct {
 	Visitor func() *exec.Cmd
 	// Check has the file system of every nth state checked afterwards; 0: none.
 	Check int
+	// Enough is the number of failures after which it stops.
+	Enough int
 }
 
 // Outcome is what a replay found.
@@ -27,15 +29,11 @@ type Outcome struct {
 // Failure is a state in which something was wrong.
 type Failure struct {
 	State State
-	Image *Image
 	Err   error
 }
 
-// mostFailures ends a replay.
-const mostFailures = 8
-
-// Run puts each state on one of the stands and has a visitor look at it. It
-// stops after eight failures. The error is of the machinery itself.
+// Run puts each state on one of the stands and has a visitor look at it. The
+// error is of the machinery itself.
 func (r *Replay) Run(stands ...*Stand) (Outcome, error) {
 	run := &replay{Replay: r}
 	var wait sync.WaitGroup
@@ -57,7 +55,7 @@ type replay struct {
 func (r *replay) take() (n int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.next == len(r.States) || len(r.outcome.Failures) >= mostFailures {
+	if r.next == len(r.States) || len(r.outcome.Failures) >= r.Enough {
 		return 0, false
 	}
 	r.next++
@@ -84,7 +82,7 @@ func (r *replay) work(s *Stand) error {
 			err = fmt.Errorf("state %d, %s: %w", n, state, err)
 		}
 		if wrong != nil {
-			r.note(func(o *Outcome) { o.Failures = append(o.Failures, Failure{state, image, wrong}) })
+			r.note(func(o *Outcome) { o.Failures = append(o.Failures, Failure{state, wrong}) })
 		}
 	}
 	return errors.Join(err, v.close())

@@ -62,13 +62,17 @@ func bare(path string, data []byte, perm os.FileMode) error {
 	return renameio.WriteFile(path, data, perm)
 }
 
-// device takes a device through its verbs, says after each how it ended, and at
-// last what the device is from then on.
+// device takes a device through its verbs, and says after each how it ended, and
+// what the device is from then on: after a commit, and at last.
 func device(verbs func(ctx context.Context, run powercut.Run, dir string) error, to check.Version) workload {
 	return func(ctx context.Context, dir string, ack func(string) error) (err error) {
 		run := func(ctx context.Context, dir, verb string) firmware.Answer {
 			a := powercut.InProcess(ctx, dir, verb)
-			err = errors.Join(err, ack(fmt.Sprintf("%s: %d %s", verb, a.Code, a.Result)))
+			mark := fmt.Sprintf("%s: %d %s", verb, a.Code, a.Result)
+			if a.Code == firmware.ExitDone && a.Result.State == ota.Committed {
+				mark = check.Version(a.Result.To.Seq).String()
+			}
+			err = errors.Join(err, ack(mark))
 			return a
 		}
 		return errors.Join(verbs(ctx, run, dir), err, ack(to.String()))
@@ -121,6 +125,9 @@ func settle(disk string, v Visit) error {
 		}
 		if s.State == ota.Idle { // and so it stays
 			want = []check.Version{s.Version()}
+			if err := check.Tidy(dir); err != nil {
+				return err
+			}
 		}
 	}
 	if v.N%goodUpdate == 0 {

@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,9 +22,10 @@ import (
 	"github.com/pawl-ota/pawl/internal/testneeds"
 )
 
-// TestMachine cuts the power of a machine as often as PAWL_MACHINE says, and
-// does nothing where that is not set: it takes a while (see make machine).
-// PAWL_SEED repeats a campaign as far as a machine can be repeated.
+// TestMachine cuts the power of machines as often as PAWL_MACHINE says, and
+// does nothing where that is not set: it takes a while (see make machine). There
+// is one machine for each processor. PAWL_SEED repeats a campaign as far as
+// machines can be repeated.
 func TestMachine(t *testing.T) {
 	cuts, _ := strconv.Atoi(os.Getenv("PAWL_MACHINE"))
 	if cuts == 0 {
@@ -31,20 +35,65 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		seed = rand.Uint64()
 	}
-	t.Logf("PAWL_SEED=%d", seed)
-	c := newCampaign(t, rand.New(rand.NewPCG(seed, 5)))
-	c.install()
-	for begin := time.Now(); c.cuts < cuts; {
-		c.life()
-		if c.cuts%10 == 0 || c.cuts == cuts {
-			t.Logf("machine: %d cuts in %d boots, 0 violations in %s (%s): %d sectors lost, %d updates and %d ways back done, %d ways back of sick releases; after Resume %v",
-				c.cuts, c.boots, time.Since(begin).Round(time.Second), c.vm.accel, c.lost, c.updates, c.rollbacks, c.taken, c.states)
+	first := newCampaign(t, seed)
+	first.install()
+	t.Logf("PAWL_SEED=%d, %s, an update and the way back are %d writes", seed, first.vm.accel, first.cycle)
+	begin, all := time.Now(), &tally{states: map[string]int{}}
+	t.Run("all", func(t *testing.T) {
+		for n := range runtime.GOMAXPROCS(0) {
+			t.Run(fmt.Sprint("machine=", n), func(t *testing.T) {
+				t.Parallel()
+				c := first.another(t, seed+uint64(n)+1)
+				for n := 1; all.begins(cuts); n++ {
+					c.life(n%25 == 0)
+					all.add(t, &c.tally, begin)
+				}
+			})
 		}
-	}
+	})
+	t.Logf("machine: %v, 0 violations in %s", all, time.Since(begin).Round(time.Second))
 }
 
+// tally counts.
+type tally struct {
+	mu                                                  sync.Mutex
+	begun, cuts, boots, lost, updates, rollbacks, taken int
+	states                                              map[string]int // after Resume
+}
+
+// begins reports whether there is another cut to be made of so many.
+func (a *tally) begins(most int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun++
+	return a.begun <= most
+}
+
+// add adds what b counted to a, and says so now and then.
+func (a *tally) add(t *testing.T, b *tally, begin time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cuts, a.boots, a.lost = a.cuts+b.cuts, a.boots+b.boots, a.lost+b.lost
+	a.updates, a.rollbacks, a.taken = a.updates+b.updates, a.rollbacks+b.rollbacks, a.taken+b.taken
+	for s, n := range b.states {
+		a.states[s] += n
+	}
+	if a.cuts%10 == 0 {
+		t.Logf("%v in %s", a, time.Since(begin).Round(time.Second))
+	}
+	*b = tally{states: map[string]int{}}
+}
+
+// String says it in one line.
+func (a *tally) String() string {
+	return fmt.Sprintf("%d cuts, %d boots, %d sectors lost; %d updates, %d ways back, %d refused by their trial; found after Resume: %v",
+		a.cuts, a.boots, a.lost, a.updates, a.rollbacks, a.taken, a.states)
+}
+
+// campaign is one machine.
 type campaign struct {
 	*testing.T
+	tally
 	vm     vm
 	disk   *disk
 	random *rand.Rand
@@ -52,23 +101,33 @@ type campaign struct {
 
 	known string // the release that a verb has left the device with, if none began since
 	last  []string
-
-	cuts, boots, lost, updates, rollbacks, taken int
-	states                                       map[string]int
 }
 
-func newCampaign(t *testing.T, random *rand.Rand) *campaign {
+func newCampaign(t *testing.T, seed uint64) *campaign {
 	testneeds.Program(t, "qemu-system-x86_64")
-	dir, err := os.MkdirTemp("", "pawl-") // a socket's path is short
+	p, err := debian(t.TempDir())
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	p, err := debian(dir)
-	require.NoError(t, err)
-	c := &campaign{T: t, random: random, states: map[string]int{}, disk: newDisk(format(t), random)}
-	c.vm = vm{kernel: p.kernel, initrd: filepath.Join(dir, "initrd"), dir: dir}
-	require.NoError(t, os.WriteFile(c.vm.initrd, firmwareImage(t, p), 0o600))
+	initrd := filepath.Join(t.TempDir(), "initrd")
+	require.NoError(t, os.WriteFile(initrd, firmwareImage(t, p), 0o600))
+	c := campaignOn(t, vm{kernel: p.kernel, initrd: initrd}, format(t), seed)
 	c.vm.accel = c.vm.fastest(t.Context())
 	return c
+}
+
+func campaignOn(t *testing.T, vm vm, image []byte, seed uint64) *campaign {
+	dir, err := os.MkdirTemp("", "pawl-") // the path of a socket is short
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	vm.dir = dir
+	random := rand.New(rand.NewPCG(seed, 5))
+	return &campaign{T: t, vm: vm, random: random, disk: newDisk(image, random), tally: tally{states: map[string]int{}}}
+}
+
+// another is a machine of its own that is as c is now.
+func (c *campaign) another(t *testing.T, seed uint64) *campaign {
+	n := campaignOn(t, c.vm, slices.Clone(c.disk.stable), seed)
+	n.cycle = c.cycle
+	return n
 }
 
 // format returns an ext4.
@@ -165,7 +224,6 @@ func (c *campaign) install() {
 	c.round()
 	c.cycle = c.disk.written()
 	c.cut()
-	c.Logf("installed; an update and the way back are %d writes", c.cycle)
 }
 
 func (c *campaign) check() {
@@ -205,18 +263,19 @@ func (c *campaign) count(words []string) {
 	}
 }
 
-// life has the device go to and fro until the power goes at a random write.
-func (c *campaign) life() {
+// life has the device go to and fro until the power goes at a random write; in
+// a whole life it gets to v2 and back before.
+func (c *campaign) life(whole bool) {
 	c.last = nil
 	words := ""
 	if c.random.IntN(4) == 0 {
 		words = ModeSick
 	}
-	if c.cuts%10 == 9 { // a good update, and the way back
+	if whole {
 		c.disk.arm(0)
 		c.round()
 	} else {
-		c.disk.arm(1 + c.random.IntN(c.cycle+c.cycle/4))
+		c.disk.arm(1 + c.random.IntN(c.cycle>>c.random.IntN(4)))
 		for boots := 0; c.boot(words, c.count) == nil; boots++ {
 			c.check()
 			require.Less(c, boots, 100, "the power does not go")

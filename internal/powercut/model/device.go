@@ -146,6 +146,9 @@ func settles(ctx context.Context, disk string, any []check.Version, facts []stri
 		}
 	}
 	is, err := powercut.Settle(ctx, powercut.InProcess, disk, any...)
+	if err == nil && is.State == ota.Idle {
+		err = check.Tidy(disk) // micro.Files wiped, and the engine noted that nothing is owed
+	}
 	if err != nil || sample%16 != 0 {
 		return err
 	}

@@ -3,6 +3,8 @@
 package model
 
 import (
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -36,13 +38,14 @@ func TestModel(t *testing.T) {
 	}
 	reports := make([]*Report, len(all))
 	began := time.Now()
+	end, _ := t.Deadline()
 	t.Run("of", func(t *testing.T) {
 		for n, c := range all {
 			t.Run(strings.ReplaceAll(c.Name, " ", "_"), func(t *testing.T) {
 				t.Parallel()
-				o := Options{States: states(c.few, c.many), Env: c.env, Until: until(t)}
+				o := Options{States: states(c.few, c.many), Env: c.env, Until: until(end, began, len(all))}
 				if c.Recover != nil {
-					o.Recoveries, o.RecoveryStates = states(3, 300), 50
+					o.Recoveries, o.RecoveryStates = recoveries(), 50
 				}
 				var err error
 				reports[n], err = c.Run(t.Context(), stand, o)
@@ -64,12 +67,23 @@ func TestModel(t *testing.T) {
 		total, len(all), deeper, bad, time.Since(began).Seconds())
 }
 
-// until is a little before the time limit of the tests: a long run tells how
-// far it came.
-func until(t *testing.T) time.Time {
-	end, ok := t.Deadline()
-	if !ok {
+// until is when one of n workloads, which begins now, has had its share of the time
+// limit of the tests: a long run tells how far it came.
+func until(end, began time.Time, n int) time.Time {
+	if end.IsZero() {
 		return end
 	}
-	return end.Add(-time.Minute)
+	procs := runtime.GOMAXPROCS(0)
+	return time.Now().Add(end.Sub(began) * 9 / 10 / time.Duration((n+procs-1)/procs))
+}
+
+// recoveries is of how many crashes of a device the recovery is recorded.
+func recoveries() int {
+	switch {
+	case os.Getenv("PAWL_CRASH") == "long":
+		return 300
+	case testing.Short():
+		return 1
+	}
+	return 3
 }

@@ -29,6 +29,9 @@ type History struct {
 
 	start   []Entry // of NewHistory
 	numbers map[string]uint64
+	// volume tells file systems apart, for a disk that is laid out on several;
+	// nil is one.
+	volume func(path string) string
 }
 
 // NewHistory begins with what Scan returned. Inode numbers in the recording are
@@ -151,7 +154,7 @@ func (h *History) add(o *Op) error {
 	case Fact:
 		return nil
 	case SyncAll:
-		h.settle(h.loose, nil)
+		h.settle(h.loose, h.within(o))
 		return nil
 	case Create, Mkdir, Symlink:
 		return h.create(o)
@@ -170,6 +173,15 @@ func (h *History) add(o *Op) error {
 		h.change(o, i)
 	}
 	return nil
+}
+
+// within reports what is on the same file system as what o syncs.
+func (h *History) within(o *Op) func(*Op) bool {
+	if h.volume == nil || o.Path == "" {
+		return nil
+	}
+	v := h.volume(o.Path)
+	return func(o *Op) bool { return h.volume(o.Path) == v }
 }
 
 // settle makes effects durable.

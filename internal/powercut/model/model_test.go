@@ -3,6 +3,7 @@
 package model
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,9 +19,12 @@ import (
 // folder e; root, d, e, a and b are the inodes 1 to 5.
 func small(t *testing.T, ops ...Op) *History {
 	t.Helper()
-	dir := func(ino uint64) *Node { return &Node{Ident: seam.Ident{Ino: ino}, Mode: unix.S_IFDIR | 0o755} }
+	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
+	dir := func(ino uint64) *Node {
+		return &Node{Ident: seam.Ident{Ino: ino}, Mode: unix.S_IFDIR | 0o755, UID: uid, GID: gid}
+	}
 	file := func(ino uint64, text string) *Node {
-		return &Node{Ident: seam.Ident{Ino: ino}, Mode: unix.S_IFREG | 0o644, Data: []byte(text)}
+		return &Node{Ident: seam.Ident{Ino: ino}, Mode: unix.S_IFREG | 0o644, UID: uid, GID: gid, Data: []byte(text)}
 	}
 	h, err := NewHistory([]Entry{{".", dir(1)}, {"a", file(4, "old a")}, {"d", dir(2)}, {"d/b", file(5, "old b")}, {"e", dir(3)}}, nil)
 	require.NoError(t, err)

@@ -3,13 +3,11 @@
 package model
 
 import (
-	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 
+	"github.com/pawl-ota/pawl/internal/powercut/site"
 	"github.com/pawl-ota/pawl/internal/seam"
 )
 
@@ -30,37 +28,10 @@ func watchSites(tell func(string) error) {
 	hook := func(op, _ string, call func() error) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if err := tell(sitePrefix + siteOf(op)); err != nil {
+		if err := tell(sitePrefix + strings.Join(site.Stack(op), " ")); err != nil {
 			return err
 		}
 		return call()
 	}
 	seam.Step.Store(&hook)
-}
-
-// modulePath begins the names of the module's functions.
-const modulePath = "github.com/pawl-ota/pawl/"
-
-// siteOf returns the kind of step, and the places in the module that led to it,
-// the innermost first.
-func siteOf(op string) string {
-	pcs := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
-	site := []string{op}
-	for {
-		f, more := frames.Next()
-		name, ours := strings.CutPrefix(f.Function, modulePath)
-		if ours && strings.HasPrefix(name, "internal/powercut/firmware.Run") {
-			break
-		}
-		if ours && !strings.HasSuffix(f.Function, "durable.step") {
-			pkg, _, _ := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], ".")
-			dir := name[:strings.LastIndexByte(name, '/')+1] + pkg
-			site = append(site, fmt.Sprintf("%s/%s:%d", dir, filepath.Base(f.File), f.Line))
-		}
-		if !more {
-			break
-		}
-	}
-	return strings.Join(site, " ")
 }

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/pawl-ota/pawl/internal/powercut/site"
 )
 
 // A recording with the site of each durable step shows what a sync is good for:
@@ -20,6 +22,12 @@ type Site string
 
 // isSync reports whether the op makes something durable.
 func (o *Op) isSync() bool { return o.Kind == Fsync || o.Kind == Datasync || o.Kind == SyncAll }
+
+// ofTests reports a place that no device has.
+func (s Site) ofTests() bool {
+	words := strings.Fields(string(s))
+	return len(words) > 1 && strings.HasPrefix(words[1], "internal/powercut/")
+}
 
 // sited is a recording with the sites of its syncs.
 type sited struct {
@@ -39,7 +47,7 @@ func newSited(h *History) (*sited, error) {
 		}
 		s.ops = append(s.ops, o)
 		if o.isSync() && at != "" {
-			s.sites = append(s.sites, siteKey(at))
+			s.sites = append(s.sites, Site(site.Key(strings.Fields(at))))
 		} else {
 			s.sites = append(s.sites, "")
 		}
@@ -50,26 +58,21 @@ func newSited(h *History) (*sited, error) {
 	return s, err
 }
 
-// siteKey shortens a stack to the kind of sync and the two places outside of
-// package durable that led to it. What package durable does by itself it has
-// tests of its own for.
-func siteKey(stack string) Site {
-	words := strings.Fields(stack)
-	key := words[:1:1]
-	for _, w := range words[1:] {
-		if len(key) < 3 && !strings.HasPrefix(w, "ota/durable/") {
-			key = append(key, w)
-		}
-	}
-	return Site(strings.Join(key, " "))
+// volumeOf has each component of a device, and the state folder, on a file
+// system of its own, as a maker may: a syncfs of one does nothing for the others.
+func volumeOf(path string) string {
+	first, _, _ := strings.Cut(path, "/")
+	return strings.TrimPrefix(strings.TrimPrefix(first, ".pawl."), ".pawl-tmp-")
 }
 
-// replay is the history of the same disk with other calls.
+// replay is the history of the same disk, on several file systems, with other
+// calls.
 func (h *History) replay(ops []Op) (*History, error) {
 	n, err := NewHistory(h.start, h.numbers)
 	if err != nil {
 		return nil, err
 	}
+	n.volume = volumeOf
 	for _, o := range ops {
 		if err := n.Add(o); err != nil {
 			return nil, err
@@ -99,6 +102,23 @@ func (s *sited) without(site Site) (h *History, index []int, err error) {
 	}
 	h, err = s.base.replay(ops)
 	return h, index, err
+}
+
+// late returns the history in which the syncs of a site come behind the next
+// call that an order is about.
+func (s *sited) late(site Site, orders []Order) (*History, error) {
+	var ops, waiting []Op
+	for n, o := range s.ops {
+		if s.sites[n] == site {
+			waiting = append(waiting, o)
+			continue
+		}
+		ops = append(ops, o)
+		if len(waiting) > 0 && slices.ContainsFunc(orders, func(r Order) bool { return r.At(&o) }) {
+			ops, waiting = append(ops, waiting...), nil
+		}
+	}
+	return s.base.replay(append(ops, waiting...))
 }
 
 // group are effects that one sync would have made durable.

@@ -4,10 +4,11 @@ package model
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,125 +17,163 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/internal/powercut"
-	"github.com/pawl-ota/pawl/internal/powercut/check"
-	"github.com/pawl-ota/pawl/internal/powercut/firmware"
-	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/internal/powercut/site"
+	"github.com/pawl-ota/pawl/internal/testneeds"
 )
 
-// recorded is a workload with its recording.
+// recorded is a workload with its recording, and the orders that it keeps.
 type recorded struct {
 	Workload
 	*sited
-	base string
+	folder string
+	stand  *Stand
+	orders []Order
 }
 
-func TestTeeth(t *testing.T) {
-	dir := inMemory(t)
-	scene := powercut.New(t, dir)
-	var all []*recorded
-	var sites []Site
+// recordAll records all workloads with their sites.
+func recordAll(t *testing.T) (all []*recorded) {
+	t.Helper()
+	scene := powercut.New(t, inMemory(t)) // before the stand, which has its own way with inodes
+	stand := newStand(t)
+	repos := newRepos(t)
+	t.Setenv(envRepos, repos.dir)
+	add := func(w Workload, orders []Order) {
+		r := &recorded{Workload: w, folder: filepath.Join(stand.dir, fmt.Sprint("recorded", len(all))), stand: stand, orders: orders}
+		require.NoError(t, os.Mkdir(r.folder, 0o755))
+		h, err := w.Record(t.Context(), r.folder, envSites+"=1")
+		require.NoError(t, err)
+		r.sited, err = newSited(h)
+		require.NoError(t, err)
+		all = append(all, r)
+	}
 	for _, w := range Devices(scene) {
-		base := filepath.Join(dir, strings.ReplaceAll(w.Name, " ", "-"))
-		require.NoError(t, os.Mkdir(base, 0o755))
-		h, err := w.Record(t.Context(), base, envSites+"=1")
-		require.NoError(t, err)
-		s, err := newSited(h)
-		require.NoError(t, err)
-		all = append(all, &recorded{w, s, base})
-		for _, site := range s.all() {
-			if !slices.Contains(sites, site) {
-				sites = append(sites, site)
+		add(w, append(Orders(), DeviceOrders()...))
+	}
+	add(trusting(repos), Orders())
+	add(journaling(), Orders())
+	return all
+}
+
+// TestTeeth takes out each sync that the engine, the journal, the trust store
+// and micro ask for, one place in the code after the other, and has some test
+// notice: an order of the recordings, a crash of the model that leaves a broken
+// device, or the tests of micro for a second try. What package durable does for
+// one call is in its own TestTeeth.
+func TestTeeth(t *testing.T) {
+	began := time.Now()
+	all := recordAll(t)
+	var sites []Site
+	for _, r := range all {
+		require.NoError(t, r.ordered(r.base), r.Name)
+		for _, at := range r.all() {
+			if !slices.Contains(sites, at) && !at.ofTests() {
+				sites = append(sites, at)
 			}
 		}
 	}
-	x := &known{}
-	defer x.install()()
-	killed := 0
-	for _, site := range sites {
-		if only := os.Getenv("PAWL_TEETH"); only != "" && !regexp.MustCompile(only).MatchString(string(site)) {
+	killed, late := map[string]int{}, 0
+	for _, at := range sites {
+		by, why := kill(t, all, at)
+		if by == "" {
+			t.Errorf("nothing notices that this is left out: %s", at)
 			continue
 		}
-		began := time.Now()
-		states, why := 0, ""
-		for _, deep := range []bool{false, true} {
-			for _, r := range all {
-				if why != "" {
-					break
-				}
-				n, bad, err := r.kill(t.Context(), x, site, deep)
-				require.NoError(t, err)
-				if states += n; bad != nil {
-					why = fmt.Sprintf("%s, deep %v: %.300s", r.Name, deep, bad)
-					killed++
-				}
+		killed[by]++
+		t.Logf("%s: by %s: %.200s", at, by, why)
+		if lateIsNoticed(t, all, at) {
+			late++
+		}
+	}
+	n := killed["order"] + killed["crash"] + killed["test"]
+	t.Logf("teeth: %d of %d places that ask for a sync, %d %% (%d by an order, %d by a crash, %d by a test of micro); %d of them also when it comes late; in %.1f s",
+		n, len(sites), 100*n/len(sites), killed["order"], killed["crash"], killed["test"], late, time.Since(began).Seconds())
+}
+
+// kill returns what notices that the syncs of a place are left out, and how.
+func kill(t *testing.T, all []*recorded, at Site) (by, why string) {
+	t.Helper()
+	for _, by := range []string{"order", "crash"} {
+		for _, r := range all {
+			if !slices.Contains(r.sites, at) {
+				continue
+			}
+			h, index, err := r.without(at)
+			require.NoError(t, err)
+			bad := r.ordered(h)
+			if by == "crash" {
+				bad = r.crashed(t, h, index)
+			}
+			if bad != nil {
+				return by, r.Name + ": " + bad.Error()
 			}
 		}
-		t.Logf("%d states in %.1f s: %s\n   %s", states, time.Since(began).Seconds(), site, why)
 	}
-	t.Logf("teeth: %d of %d", killed, len(sites))
+	if err := secondTry(t, at); err != nil {
+		return "test", err.Error()
+	}
+	return "", ""
 }
 
-// maxStates is how many states of one site and workload are looked at.
-const maxStates = 60
+// ordered returns an order that is not kept.
+func (r *recorded) ordered(h *History) error {
+	for _, o := range r.orders {
+		if err := o.check(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-// kill looks for a state that breaks a promise without the syncs of a site.
-func (r *recorded) kill(ctx context.Context, x *known, site Site, deep bool) (states int, bad, err error) {
-	if !slices.Contains(r.sites, site) {
-		return 0, nil, nil
-	}
-	h, index, err := r.without(site)
-	if err != nil {
-		return 0, nil, err
-	}
-	l := newLayout(filepath.Join(r.base, diskName), x)
+// maxCrashes is how many of the crashes of one workload that can only come so
+// are looked at.
+const maxCrashes = 40
+
+// crashed returns what is wrong after one of them.
+func (r *recorded) crashed(t *testing.T, h *History, index []int) error {
+	t.Helper()
+	l := newLayout(filepath.Join(r.folder, diskName), r.stand.x)
+	n := 0
 	for s := range r.only(h, index) {
-		if states++; states > maxStates {
+		if n++; n > maxCrashes {
 			break
 		}
-		if err := l.lay(s.Entries()); err != nil {
-			return states, nil, err
-		}
-		bad := r.Check(ctx, l.root, s.Facts(), 1)
-		if bad == nil && deep {
-			bad = deeper(ctx, l.root, r.Name != "first install")
-		}
-		if bad != nil {
-			return states, fmt.Errorf("%w; lost: %q", bad, s.Lost()), nil
+		require.NoError(t, l.lay(s.Entries()))
+		if err := r.Check(t.Context(), l.root, s.Facts(), 1); err != nil {
+			return fmt.Errorf("%w; lost: %q", err, s.Lost())
 		}
 	}
-	return states, nil, nil
+	return nil
 }
 
-// deeper looks at what the device keeps for later: the content that it verifies
-// by, the release that it can go back to without a network, and the way on.
-func deeper(ctx context.Context, disk string, kept bool) error {
-	s, err := powercut.Settle(ctx, powercut.InProcess, disk)
-	if err != nil {
-		return err
+// secondTry runs the tests of micro in which a sync fails and the verb is
+// called again: they are about syncs that do nothing the first time.
+func secondTry(t *testing.T, at Site) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, testneeds.Program(t, "go"), "test", "-count=1", "-run", "SyncedBeforeItIsDropped", "github.com/pawl-ota/pawl/micro")
+	cmd.Env = append(os.Environ(), site.Env+"="+string(at))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, ctx.Err())
+	if err != nil && !strings.Contains(string(out), "--- FAIL: Test") {
+		require.NoError(t, err, "%s", out)
 	}
-	if s.State == ota.Idle && s.Version() != check.None {
-		if a := powercut.InProcess(ctx, disk, firmware.VerbVerify); a.Code != 0 || len(a.Damage) > 0 {
-			return fmt.Errorf("verify: %s %v", a.Error, a.Damage)
-		}
+	if err == nil {
+		return nil
 	}
-	if s.State == ota.Idle && s.Version() == check.V2 && kept {
-		repo := filepath.Join(disk, "repo")
-		target, err := os.Readlink(repo)
-		if err != nil {
-			return err
+	return errors.New("SyncedBeforeItIsDropped fails")
+}
+
+// lateIsNoticed reports whether an order notices that the syncs of a place come
+// behind the call that they have to come before.
+func lateIsNoticed(t *testing.T, all []*recorded, at Site) bool {
+	t.Helper()
+	return slices.ContainsFunc(all, func(r *recorded) bool {
+		if !slices.Contains(r.sites, at) {
+			return false
 		}
-		if err := os.Remove(repo); err != nil {
-			return err
-		}
-		if err := powercut.Rollback(ctx, powercut.InProcess, disk); err != nil {
-			return err
-		}
-		if err := os.Symlink(target, repo); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(disk, "health"), []byte("ok\n"), 0o644); err != nil {
-		return err
-	}
-	return powercut.Update(ctx, powercut.InProcess, disk)
+		h, err := r.late(at, r.orders)
+		require.NoError(t, err)
+		return r.ordered(h) != nil
+	})
 }

@@ -68,8 +68,11 @@ func (c *campaign) do(procs int, prepare func(context.Context, *bench) ([]segmen
 	failed := make(chan error, runtime.GOMAXPROCS(0))
 	for i := range cap(failed) {
 		all.Go(func() {
-			b := c.bench(i)
-			segments, err := prepare(t.Context(), b)
+			var segments []segment
+			b, err := c.bench()
+			if err == nil {
+				segments, err = prepare(t.Context(), b)
+			}
 			if err == nil && i == 0 {
 				err = c.learn(t.Context(), b, segments, procs)
 			}
@@ -80,6 +83,7 @@ func (c *campaign) do(procs int, prepare func(context.Context, *bench) ([]segmen
 				c.done() // until now there was a job: to learn what jobs there are
 			}
 			c.work(t.Context(), b, segments, err == nil)
+			_ = os.RemoveAll(filepath.Dir(b.dir)) // at the latest with the stand
 		})
 	}
 	all.Wait()

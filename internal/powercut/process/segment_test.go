@@ -47,8 +47,9 @@ type bench struct {
 	kept int    // snapshots so far
 }
 
-func (s *stand) bench(i int) *bench {
-	return &bench{stand: s, dir: filepath.Join(s.base, "device-at-"+strconv.Itoa(i))}
+func (s *stand) bench() (*bench, error) {
+	at, err := os.MkdirTemp(s.base, "bench-")
+	return &bench{stand: s, dir: filepath.Join(at, "device")}, err
 }
 
 // keep takes a snapshot of the device.
