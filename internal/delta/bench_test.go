@@ -65,21 +65,29 @@ func BenchmarkPair(b *testing.B) {
 func readPairs(b *testing.B, old, new string) (list []pair) {
 	digits := regexp.MustCompile("[0-9]+")
 	olds := map[string]string{}
+	keys := func(name string) [3]string {
+		dir, base := filepath.Split(name)
+		dir = digits.ReplaceAllString(dir, "#")
+		return [3]string{name, dir + base, dir + digits.ReplaceAllString(base, "#")}
+	}
 	walk(b, old, func(name string) {
-		olds[name] = name
-		olds[digits.ReplaceAllString(name, "#")] = name
+		for _, k := range keys(name) {
+			olds[k] = name
+		}
 	})
 	walk(b, new, func(name string) {
 		var x pair
-		from, ok := olds[name]
-		if !ok {
-			from, ok = olds[digits.ReplaceAllString(name, "#")]
-		}
-		var err error
-		if ok {
+		for _, k := range keys(name) {
+			from, ok := olds[k]
+			if !ok {
+				continue
+			}
+			var err error
 			x.old, err = os.ReadFile(filepath.Join(old, from))
 			require.NoError(b, err)
+			break
 		}
+		var err error
 		x.new, err = os.ReadFile(filepath.Join(new, name))
 		require.NoError(b, err)
 		if !bytes.Equal(x.old, x.new) {
