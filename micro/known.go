@@ -216,7 +216,17 @@ func readIndexFile(path string) (*release.Index, release.Blob, error) {
 // storedIndex returns the index of k out of the spool, if it is there and
 // right.
 func (f *base) storedIndex(d release.Digest, want release.Blob) (*release.Index, error) {
+	file, err := look(f.indexPath(d))
+	if err != nil {
+		return nil, err
+	}
+	if ix := f.parsed.find(want, file); ix != nil {
+		return ix, nil
+	}
 	ix, blob, err := readIndexFile(f.indexPath(d))
+	if err == nil && blob == want {
+		f.parsed.add(want, file, ix)
+	}
 	if err == nil && blob != want {
 		err = fmt.Errorf("cannot read %s: %w", f.indexPath(d), errDamaged)
 	}

@@ -173,6 +173,8 @@ type base struct {
 	// like is of the component that Similar was asked about last; it is dropped
 	// with the seeds.
 	like *similar
+	// parsed are the indexes of the spool that were read.
+	parsed *indexCache
 }
 
 // treeFiles is the layout Tree.
@@ -189,10 +191,10 @@ func New(o Options) (*Files, error) {
 		return nil, fmt.Errorf("micro: %w", err)
 	}
 	if o.Layout == InPlace {
-		f := &inPlaceFiles{base: base{opts: o}}
+		f := &inPlaceFiles{base: base{opts: o, parsed: &indexCache{}}}
 		return &Files{f, &services{&f.base, f}}, nil
 	}
-	f := &treeFiles{base: base{opts: o}}
+	f := &treeFiles{base: base{opts: o, parsed: &indexCache{}}}
 	return &Files{f, &services{&f.base, f}}, nil
 }
 

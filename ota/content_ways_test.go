@@ -255,3 +255,24 @@ func TestHoleInSpool(t *testing.T) {
 	require.Zero(t, s.again)
 	require.Len(t, s.asked, 4, "%v", s.asked)
 }
+
+// A group of patches that came wrong is fetched again, once, before anything
+// else is tried.
+func TestGroupThatCameWrong(t *testing.T) {
+	s := newSite(t, newDepot(t, 700_000, 400_000, 5_000))
+	pack := s.locator.Packs[1].Name
+	at, times := s.locator.Deltas[0].Start+s.locator.Deltas[0].Groups/3, 0
+	s.mend = func(file string, offset int64, p []byte) {
+		if i := at - offset; file == pack && i >= 0 && i < int64(len(p)) {
+			if times++; times == 1 {
+				p[i] ^= 0x41
+			}
+		}
+	}
+	require.NoError(t, s.fetch(t))
+	s.whole(t)
+	require.Equal(t, 2, times)
+	for byte := range s.came {
+		require.NotEqual(t, s.locator.Packs[0].Name, byte.file, "a piece was fetched: %v", s.asked)
+	}
+}

@@ -176,7 +176,7 @@ func (s *spool) appendAt(file string, offset int64) *spoolWriter {
 		f.name, sh.names[name] = spoolFolder+"/"+name, true
 		i, sh.ranges = len(sh.ranges), append(sh.ranges, &spooled{f, offset, offset})
 	}
-	w := &spoolWriter{r: sh.ranges[i]}
+	w := &spoolWriter{r: sh.ranges[i], synced: sh.ranges[i].to}
 	var err error
 	if w.log, err = s.dir.Append(w.r.name, w.r.size); err != nil {
 		s.full = true

@@ -173,9 +173,6 @@ type spoolWriter struct {
 }
 
 func (w *spoolWriter) write(p []byte) error {
-	if w.synced == 0 {
-		w.synced = w.r.to
-	}
 	for len(p) > 0 {
 		n := min(len(p), spoolRecord)
 		if err := w.record(p[:n]); err != nil {

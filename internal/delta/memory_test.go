@@ -146,43 +146,44 @@ func TestCores(t *testing.T) {
 func TestHostile(t *testing.T) {
 	for name, x := range map[string]struct {
 		old   int64
+		want  string
 		write func(*encoder, *model)
 	}{
-		"a match before the first byte": {0, func(e *encoder, m *model) {
+		"a match before the first byte": {0, "a match begins before", func(e *encoder, m *model) {
 			e.tree(m.items.kind[0][0][:], itemMatch, 2)
 			e.number(&m.items.length[0], 8)
 			e.number(&m.items.distance[3], 4)
 		}},
-		"a length without bounds": {0, func(e *encoder, m *model) {
+		"a length without bounds": {0, "an item's length", func(e *encoder, m *model) {
 			e.tree(m.items.kind[0][0][:], itemRaw, 2)
 			e.number(&m.items.rawRuns, 1<<40)
 		}},
-		"an item behind the end": {0, func(e *encoder, m *model) {
+		"an item behind the end": {0, "goes on behind", func(e *encoder, m *model) {
 			e.tree(m.items.kind[0][0][:], itemRaw, 2)
 			e.number(&m.items.rawRuns, 0)
 			for range rawRun {
 				e.direct(0, 8)
 			}
 		}},
-		"a copy before the first byte": {10, func(e *encoder, m *model) {
+		"a copy before the first byte": {10, "outside of the old", func(e *encoder, m *model) {
 			e.signed(&m.seek, -1)
 		}},
-		"a copy behind the last byte": {10, func(e *encoder, m *model) {
+		"a copy behind the last byte": {10, "beyond the end", func(e *encoder, m *model) {
 			e.signed(&m.seek, 5)
 			e.token(m, 6, end, 0)
 		}},
-		"a copy longer than the blob": {100, func(e *encoder, m *model) {
+		"a copy longer than the blob": {100, "beyond the end", func(e *encoder, m *model) {
 			e.signed(&m.seek, 0)
 			e.token(m, 11, end, 0)
 		}},
-		"steps that do nothing": {10, func(e *encoder, m *model) {
+		"steps that do nothing": {10, "an insert's length", func(e *encoder, m *model) {
 			for range 2 {
 				e.signed(&m.seek, 0)
 				e.token(m, 0, end, 0)
 				e.number(&m.insert, 0)
 			}
 		}},
-		"an insert longer than the blob": {10, func(e *encoder, m *model) {
+		"an insert longer than the blob": {10, "an insert's length", func(e *encoder, m *model) {
 			e.signed(&m.seek, 0)
 			e.token(m, 4, end, 0)
 			e.number(&m.insert, 7)
@@ -202,7 +203,7 @@ func TestHostile(t *testing.T) {
 			require.NoError(t, err)
 			got, err := io.ReadAll(b)
 			require.ErrorIs(t, err, ErrDamaged)
-			require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.ErrorContains(t, err, x.want)
 			require.LessOrEqual(t, len(got), 10)
 		})
 	}

@@ -130,7 +130,7 @@ func TestChangedWhileRead(t *testing.T) {
 	f := newFixture(t)
 	dir := tree{"a": "one", "b": "b"}.write(t)
 	f.open(t, func(what string) error {
-		if what == "after temporary file" {
+		if what == "after shelf" {
 			return os.WriteFile(filepath.Join(dir, "a"), []byte("two"), 0o644)
 		}
 		return nil

@@ -186,7 +186,7 @@ func TestScriptChanges(t *testing.T) {
 	f := newFixture(t)
 	s := scripted(t)
 	f.open(t, func(what string) error {
-		if what == "after temporary file" { // scanned, and not yet packed
+		if what == "after shelf" { // scanned, and not yet packed
 			return os.WriteFile(s.Scripts[1].Run, []byte(tellText+"more"), 0o644)
 		}
 		return nil

@@ -16,7 +16,11 @@ const cutFrom = chunk.Whole
 
 // store writes the pack and the table, and returns the locator.
 func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
-	f, err := a.r.disk.scratch()
+	var f *os.File
+	err := a.r.disk.around("shelf", func() (err error) {
+		f, err = a.r.disk.scratch()
+		return err
+	})
 	if err != nil {
 		return nil, nil, err
 	}
