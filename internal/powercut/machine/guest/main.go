@@ -74,12 +74,16 @@ func live(words []string) error {
 		return err
 	}
 	say(machine.SaysFound, found.Version(), a.Result.State)
-	if a.Result.State == ota.Idle {
+	state := a.Result.State
+	if state == ota.Committed || state == ota.Reverted { // Resume has ended it
+		state = ota.Idle
+	}
+	if state == ota.Idle {
 		if err := check.Tidy(dir); err != nil {
 			return err
 		}
 	}
-	return l.toAndFro(found.Version(), a.Result.State)
+	return l.toAndFro(found.Version(), state)
 }
 
 // mount brings up what a program needs, and the disk.
