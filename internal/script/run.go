@@ -15,10 +15,6 @@ import (
 	"github.com/pawl-ota/pawl/internal/seam"
 )
 
-// Grace is how long a program has from SIGTERM, when its time is over, to
-// SIGKILL.
-const Grace = 5 * time.Second
-
 // patience is how long processes that are to end get.
 type patience struct {
 	grace time.Duration // from SIGTERM to SIGKILL
