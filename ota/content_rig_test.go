@@ -155,7 +155,7 @@ func (d *depot) deltas(t *testing.T) storedDelta {
 		dir.Groups = append(dir.Groups, g)
 		groups = append(groups, group.Bytes()...)
 	}
-	stored, err := dir.Encode()
+	stored, err := release.EncodeDelta(&dir)
 	require.NoError(t, err)
 	name := d.add(slices.Concat(stored, groups))
 	return storedDelta{release.Delta{

@@ -8,7 +8,6 @@ import (
 
 	"github.com/pawl-ota/pawl/micro"
 	"github.com/pawl-ota/pawl/micro/systemctl"
-	"github.com/pawl-ota/pawl/micro/systemd"
 )
 
 // supervisor says what starts and stops the services of the device: a word, or
@@ -55,7 +54,7 @@ func (s *supervisor) open() (micro.Supervisor, error) {
 	case s == nil:
 		return nil, nil
 	case s.word == "systemd":
-		return systemd.New(systemd.Options{})
+		return newSystemd()
 	case s.word == "systemctl":
 		return &systemctl.Supervisor{}, nil
 	}

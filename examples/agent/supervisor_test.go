@@ -9,7 +9,6 @@ import (
 
 	"github.com/pawl-ota/pawl/micro"
 	"github.com/pawl-ota/pawl/micro/systemctl"
-	"github.com/pawl-ota/pawl/micro/systemd"
 )
 
 // withSupervisor puts a supervisor into the good configuration.
@@ -25,7 +24,9 @@ func TestSupervisors(t *testing.T) {
 		require.NoError(t, err)
 		return s
 	}
-	require.IsType(t, &systemd.Supervisor{}, open(`"systemd"`))
+	want, err := newSystemd()
+	require.NoError(t, err)
+	require.IsType(t, want, open(`"systemd"`))
 	require.IsType(t, &systemctl.Supervisor{}, open(`"systemctl"`))
 	require.Nil(t, open(`null`))
 	s := open(`{"start": ["/bin/true"], "stop": ["/bin/sh", "-c", "[ $0 = camera ]", "{}"], "status": ["/bin/false"], "reread": ["/bin/true"]}`)

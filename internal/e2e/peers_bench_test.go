@@ -115,8 +115,8 @@ func measured(b *testing.B, r *run, cmd *exec.Cmd) {
 	r.took += time.Since(begin)
 	require.NoError(b, err, "%v: %s", cmd.Args, out)
 	use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	r.peak = max(r.peak, use.Maxrss<<10)
-	r.written += use.Oublock * 512
+	r.peak = max(r.peak, int64(use.Maxrss)<<10)
+	r.written += int64(use.Oublock) * 512
 }
 
 func pawlRuns(b *testing.B, p pair, n int) []run {

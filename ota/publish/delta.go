@@ -138,7 +138,7 @@ func (a *adding) weigh(m *making) error {
 		m.Groups += g.length
 	}
 	m.groups = kept
-	stored, err := dir.Encode()
+	stored, err := release.EncodeDelta(&dir)
 	if err != nil || gained <= int64(len(stored)) {
 		return err
 	}

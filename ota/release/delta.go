@@ -174,9 +174,9 @@ func readPatches(c *columns, patches []DeltaPatch, from, to int) error {
 	return nil
 }
 
-// Encode returns the stored form of dir. It is for publishers; Offset of the
+// EncodeDelta returns the stored form of dir. It is for publishers; Offset of the
 // groups is what comes of the order in which they are.
-func (dir *DeltaDirectory) Encode() ([]byte, error) {
+func EncodeDelta(dir *DeltaDirectory) ([]byte, error) {
 	b := binary.AppendUvarint([]byte(deltaMagic), uint64(len(dir.Groups)))
 	for _, g := range dir.Groups {
 		b = binary.AppendUvarint(b, uint64(g.Length))

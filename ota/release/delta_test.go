@@ -35,7 +35,7 @@ func TestDelta(t *testing.T) {
 		{Offset: 0, Length: 30, Patches: []release.DeltaPatch{{To: 1, From: 0}}},
 		{Offset: 30, Length: 10, Patches: []release.DeltaPatch{{To: 2, From: -1}}},
 	}}, dir)
-	empty, err := (&release.DeltaDirectory{}).Encode()
+	empty, err := release.EncodeDelta(&release.DeltaDirectory{})
 	require.NoError(t, err)
 	d = deltaOf(empty)
 	d.Groups = 0
@@ -93,7 +93,7 @@ func TestDeltaSize(t *testing.T) {
 	for i := range 1000 {
 		g.Patches = append(g.Patches, release.DeltaPatch{To: i * 5, From: i*5 + i/100})
 	}
-	stored, err := (&release.DeltaDirectory{Groups: []release.DeltaGroup{g}}).Encode()
+	stored, err := release.EncodeDelta(&release.DeltaDirectory{Groups: []release.DeltaGroup{g}})
 	require.NoError(t, err)
 	t.Logf("1,000 patches: %d bytes", len(stored))
 	require.Less(t, len(stored), 100)

@@ -108,7 +108,7 @@ func FuzzParseTable(f *testing.F) {
 }
 
 func FuzzParseDelta(f *testing.F) {
-	stored, err := sampleDelta().Encode()
+	stored, err := release.EncodeDelta(sampleDelta())
 	require.NoError(f, err)
 	f.Add(stored, true, 10, 10)
 	f.Add([]byte(smallDelta), false, 2, 3)
@@ -135,7 +135,7 @@ func FuzzParseDelta(f *testing.F) {
 			}
 		}
 		require.Equal(t, d.Groups, at)
-		again, err := dir.Encode()
+		again, err := release.EncodeDelta(dir)
 		require.NoError(t, err)
 		same, err := release.ParseDelta(again, deltaOf(again), max(from, 0)%1000, max(to, 0)%1000)
 		require.NoError(t, err)

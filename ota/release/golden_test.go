@@ -65,7 +65,7 @@ func TestGolden(t *testing.T) {
 		require.Len(t, pieces, len(c.Pieces))
 	}
 
-	stored, err := sampleDelta().Encode()
+	stored, err := release.EncodeDelta(sampleDelta())
 	require.NoError(t, err)
 	stored = golden(t, "delta.zst", stored)
 	dir, err := release.ParseDelta(stored, deltaOf(stored), 10, 10)
