@@ -19,6 +19,9 @@ import (
 // emulated one on a busy host is slow.
 const bootLimit = 5 * time.Minute
 
+// errSilent is returned for a machine that said nothing for so long.
+var errSilent = fmt.Errorf("the machine was silent for %s", bootLimit)
+
 // vm is a machine without its disk.
 type vm struct {
 	kernel, initrd string
@@ -43,7 +46,7 @@ func (m vm) run(ctx context.Context, d *disk, words string, heard func(line stri
 			stop(err)
 		}
 	}()
-	limit := time.AfterFunc(bootLimit, func() { stop(fmt.Errorf("the machine was silent for %s", bootLimit)) })
+	limit := time.AfterFunc(bootLimit, func() { stop(errSilent) })
 	defer limit.Stop()
 	cmd := m.command(ctx, socket, words)
 	var trouble bytes.Buffer
@@ -77,7 +80,7 @@ func (m vm) command(ctx context.Context, socket, words string) *exec.Cmd {
 		"-M", "q35,usb=off,sata=off,smbus=off", "-accel", m.accel, "-m", "256", "-smp", "1",
 		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
 		"-kernel", m.kernel, "-initrd", m.initrd,
-		"-append", "console=ttyS0 loglevel=4 panic=-1 tsc=reliable mitigations=off -- "+words,
+		"-append", "console=ttyS0 loglevel=4 panic=-1 no_timer_check tsc=reliable mitigations=off -- "+words,
 		"-drive", "file=nbd+unix:///?socket="+socket+",if=none,id=disk,format=raw,cache=writeback",
 		"-device", "nvme,drive=disk,serial=pawl")
 }

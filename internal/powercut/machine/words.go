@@ -14,6 +14,7 @@ const (
 
 	// Mark begins every line of init. A word follows, and more.
 	Mark          = "pawl: "
+	SaysUp        = "up"    // the first one
 	SaysFound     = "found" // version, state: what there is after Resume
 	SaysBegin     = "begin" // verb
 	SaysDone      = "done"  // version, verb, exit code
