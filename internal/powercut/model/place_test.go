@@ -59,7 +59,7 @@ func anyNodes(r *rand.Rand, xattrs bool) (all []*Node) {
 	for i := range 30 {
 		n := &Node{
 			Ident: seam.Ident{Ino: uint64(1000 + i), Birth: int64(i) * 1e9, Ctime: int64(i) * 2e9},
-			UID:   uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: int64(1e18 + i),
+			UID:   uint32(os.Geteuid()), GID: uint32(os.Getegid()), Mtime: 1e18 + int64(i),
 		}
 		switch {
 		case i == 0 || i%5 == 1:
