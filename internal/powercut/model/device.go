@@ -30,7 +30,7 @@ func Devices(scene *powercut.Scene) []Workload {
 		killed(device(scene, "killed while it stages", check.V1, check.V1, check.V2), 150),
 		killed(device(scene, "killed before the boot", check.V1, check.V1, check.V2), 330),
 		killed(device(scene, "killed while it switches", check.V1, check.V1, check.V2), 405),
-		killed(device(scene, "killed while it commits", check.V1, check.V1, check.V2), 470),
+		killed(device(scene, "killed while it commits", check.V1, check.V1, check.V2), 545),
 	}
 }
 

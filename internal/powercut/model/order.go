@@ -38,9 +38,10 @@ func (r *Order) check(h *History) error {
 
 // passing reports a call about something that need not survive: what says who
 // holds a lock and which boot this is, what go-tuf works in, what is being removed
-// for good.
+// for good, and bytes kept from the network, which are checked when they are used
+// and dropped by every Resume.
 func passing(o *Op) bool {
-	return path.Base(o.Path) == "lock" || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
+	return path.Base(o.Path) == "lock" || strings.HasPrefix(o.Path, "state/updates/spool/") || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
 }
 
 // dropped reports that the last of what was to be removed for good is.

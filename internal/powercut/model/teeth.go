@@ -29,6 +29,14 @@ func (s Site) ofTests() bool {
 	return len(words) > 1 && strings.HasPrefix(words[1], "internal/powercut/")
 }
 
+// ofSpool reports a sync of bytes kept from the network: without it they are
+// fetched again, which no state of a disk shows. TestPowerCutInDownload of
+// package ota counts them.
+func (s Site) ofSpool() bool {
+	words := strings.Fields(string(s))
+	return len(words) > 1 && strings.HasPrefix(words[1], "ota/spool.go:")
+}
+
 // sited is a recording with the sites of its syncs.
 type sited struct {
 	base  *History
