@@ -37,13 +37,26 @@ var roles = map[string]func(dir string) error{
 func TestMain(m *testing.M) {
 	role, ok := roles[os.Getenv(roleName)]
 	if !ok {
-		os.Exit(m.Run())
+		os.Exit(runTests(m))
 	}
 	if err := role(os.Args[1]); err != nil {
 		fmt.Println(err)
 		os.Exit(3)
 	}
 	os.Exit(0)
+}
+
+// runTests runs the tests in a temporary folder of their own, which goes with
+// them: programs that are killed leave theirs.
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "pawl-trace-")
+	if err != nil {
+		fmt.Println(err)
+		return 3
+	}
+	defer os.RemoveAll(dir)
+	_ = os.Setenv("TMPDIR", dir)
+	return m.Run()
 }
 
 // known makes one call of each kind.
