@@ -151,7 +151,7 @@ func TestPruneRests(t *testing.T) {
 	require.Len(t, first.Rewritten, 1, "the first, for what did not change")
 	require.Empty(t, first.Removed)
 	require.Contains(t, first.Resting, first.Rewritten[0])
-	f.good2(t)
+	f.verifies(t)
 	f.now = f.now.Add(13 * day)
 	second := f.dropAll(t)
 	require.Empty(t, second.Removed)
@@ -184,8 +184,8 @@ func (f *fixture) dropAll(t testing.TB) Pruned {
 	return p
 }
 
-// good2 is good with unused files.
-func (f *fixture) good2(t testing.TB) {
+// verifies is good, with files that nothing uses allowed.
+func (f *fixture) verifies(t testing.TB) {
 	t.Helper()
 	_, err := f.Verify(t.Context(), nil)
 	require.NoError(t, err)
@@ -211,7 +211,7 @@ func TestPruneSaysWhatIsLost(t *testing.T) {
 		require.Equal(t, "app", l.Component)
 	}
 	require.Len(t, f.newest(t).locator.Deltas, 3)
-	f.good2(t)
+	f.verifies(t)
 }
 
 // TestPruneSharesNothingItMayNotSign: what a role signs whose keys are not here
@@ -236,7 +236,7 @@ func TestPruneSharesNothingItMayNotSign(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, p.Dropped, 3)
 	require.Empty(t, p.Rewritten, "arm needs some of it")
-	f.good2(t)
+	f.verifies(t)
 	f.keys["team"] = []crypto.Signer{team}
 	p, err = f.Prune(t.Context(), PruneOptions{Variant: "default", Keep: 1, Grace: -1})
 	require.NoError(t, err)
@@ -274,7 +274,7 @@ func TestPruneWaits(t *testing.T) {
 	f.keys[Targets], f.opts.Wait = nil, true
 	_, err = f.Prune(t.Context(), PruneOptions{Keep: 1, Grace: -1})
 	require.ErrorIs(t, err, ErrWaiting)
-	f.good2(t)
+	f.verifies(t)
 	_, err = f.Prune(t.Context(), PruneOptions{Keep: 1, Grace: -1})
 	require.ErrorIs(t, err, ErrBlocked)
 	f.keys[Targets] = targets
@@ -347,7 +347,7 @@ func TestPruneCutAnywhere(t *testing.T) {
 		}
 		require.ErrorIs(t, err, errPower)
 		f.open(t, nil)
-		f.good2(t)
+		f.verifies(t)
 		require.EqualValues(t, 4, f.newDevice(t).seq(t, "default"), where)
 		_, err = prune(f)
 		require.NoError(t, err, where)
