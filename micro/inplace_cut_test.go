@@ -303,6 +303,22 @@ func TestInPlaceStrays(t *testing.T) {
 	}
 }
 
+// TestInPlaceUnderBothNames: a power cut on btrfs can leave what was moved with
+// its old name too, when only the new folder had been synced.
+func TestInPlaceUnderBothNames(t *testing.T) {
+	d := newPlaceDevice(t)
+	s := oneFile(t, "etc/conf", "one", "")
+	require.NoError(t, d.stage("t1", s))
+	d.activate("t1", s)
+	require.NoError(t, os.Link(d.f.path(fileMark), d.f.txPath("t1", fileMark)))
+	require.NoError(t, os.Link(filepath.Join(d.root, "etc/conf"), d.f.txPath("t1", dirContent, nameInSpool("etc/conf"))))
+	d.restart()
+	d.revert("t1", s)
+	require.Equal(t, ota.None, d.active().State)
+	require.NoDirExists(t, filepath.Join(d.root, "etc"))
+	d.install("t2", s)
+}
+
 // TestInPlacePlanIsOfNow: what changed between Stage and Activate is in the plan
 // that a process after a cut finds: a file that the release overwrites, and the
 // time of a folder.

@@ -41,8 +41,11 @@ func renamedAt(op string, oldDir *os.File, oldName string, newDir *os.File, newN
 func renameAt(op string, oldDir *os.File, oldName string, newDir *os.File, newName string, flags uint) error {
 	oldPath, newPath := filepath.Join(oldDir.Name(), oldName), filepath.Join(newDir.Name(), newName)
 	err := step(op, newPath, func() error {
-		if flags == 0 {
+		switch flags {
+		case 0:
 			return unix.Renameat(int(oldDir.Fd()), oldName, int(newDir.Fd()), newName)
+		case unix.RENAME_NOREPLACE:
+			return renameNewAt(int(oldDir.Fd()), oldName, int(newDir.Fd()), newName)
 		}
 		return unix.Renameat2(int(oldDir.Fd()), oldName, int(newDir.Fd()), newName, flags)
 	})

@@ -10,7 +10,25 @@ import (
 )
 
 func renameNew(oldpath, newpath string) error {
-	return unix.Renameat2(unix.AT_FDCWD, oldpath, unix.AT_FDCWD, newpath, unix.RENAME_NOREPLACE)
+	return renameNewAt(unix.AT_FDCWD, oldpath, unix.AT_FDCWD, newpath)
+}
+
+// renameNewAt finishes a move that a power cut halved: btrfs can come up with
+// the file under both names, when only the new folder had been synced.
+func renameNewAt(oldDir int, oldName string, newDir int, newName string) error {
+	err := unix.Renameat2(oldDir, oldName, newDir, newName, unix.RENAME_NOREPLACE)
+	if err != unix.EEXIST {
+		return err
+	}
+	var from, to unix.Stat_t
+	if unix.Fstatat(oldDir, oldName, &from, unix.AT_SYMLINK_NOFOLLOW) != nil || unix.Fstatat(newDir, newName, &to, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return err
+	}
+	// One name, however it is spelt, has one link.
+	if from.Dev != to.Dev || from.Ino != to.Ino || from.Nlink < 2 || from.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return err
+	}
+	return unix.Unlinkat(oldDir, oldName, 0)
 }
 
 func exchange(a, b string) error {

@@ -162,7 +162,9 @@ func Rename(oldpath, newpath string) error {
 	return renamed("rename", oldpath, newpath, func() error { return os.Rename(oldpath, newpath) })
 }
 
-// RenameNew is Rename that fails with [fs.ErrExist] when newpath is there.
+// RenameNew is Rename that fails with [fs.ErrExist] when newpath is there. Where
+// both are names of one file, as a power cut in the middle of an earlier call
+// can leave it on btrfs, the old name goes.
 func RenameNew(oldpath, newpath string) error {
 	return renamed("rename", oldpath, newpath, func() error { return renameNew(oldpath, newpath) })
 }

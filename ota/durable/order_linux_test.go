@@ -50,3 +50,31 @@ func TestAtCannot(t *testing.T) {
 		return nil
 	})(dir))
 }
+
+// TestRenameNewUnderBothNames: a move that a power cut halved is finished, and
+// nothing else is taken for one.
+func TestRenameNewUnderBothNames(t *testing.T) {
+	dir := folder(t)
+	for name, call := range map[string]func() error{
+		"RenameNew": func() error { return RenameNew(dir+"/a", dir+"/full/twin") },
+		"RenameNewAt": func() error {
+			return at(func(_, full *os.File) error { return RenameNewAt(full, "../a", full, "twin") })(dir)
+		},
+		"Batch.Move": func() error {
+			return at(func(_, full *os.File) error {
+				var b Batch
+				return errors.Join(b.Move(full, "../a", full, "twin"), b.Flush())
+			})(dir)
+		},
+	} {
+		require.NoError(t, os.Link(dir+"/a", dir+"/full/twin"))
+		require.NoError(t, call(), name)
+		require.NoFileExists(t, dir+"/a", name)
+		require.Equal(t, "a", read(t, dir+"/full/twin"), name)
+		require.NoError(t, os.Rename(dir+"/full/twin", dir+"/a"))
+	}
+	require.ErrorIs(t, RenameNew(dir+"/a", dir+"/full/../a"), syscall.EEXIST, "one name")
+	require.ErrorIs(t, RenameNew(dir+"/full", dir+"/full/../full"), syscall.EEXIST, "a folder")
+	require.ErrorIs(t, RenameNew(dir+"/a", dir+"/b"), syscall.EEXIST, "two files")
+	require.Equal(t, "a", read(t, dir+"/a"))
+}
