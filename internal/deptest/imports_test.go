@@ -35,6 +35,11 @@ var bans = []ban{
 	{"micro", docker, "a device without containers must not pay for them"},
 	{"micro", dbus, "a device with another supervisor than systemd must not pay for D-Bus"},
 	{"micro/systemctl", dbus, "it is there for those who do not want it"},
+	{"monitor", "net/http", "whoever sends nothing and asks nothing over HTTP must not pay for it"},
+	{"monitor", module + "/ota", "it fits the engine by shape, and does without one"},
+	{"monitor/probe", "net/http", "whoever asks nothing over HTTP must not pay for it"},
+	{"monitor/probe", dbus, "systemd is asked by its command"},
+	{"monitor/probe/web", module + "/ota", "it fits the engine by shape, and does without one"},
 	{"ota/fetch", goTUF, "transport knows nothing of trust"},
 	{"ota/tuf", module + "/ota/publish", "keys and signing stay at the publisher"},
 	{"examples/agent", docker, "an agent for files is small"},
@@ -74,7 +79,7 @@ var only = []struct {
 	{"github.com/google/renameio/v2", []string{"ota/durable"}, "durable steps stand in one place"},
 	// ota/tuf reads the numbers of answers, and opens no connection; ota/otatest
 	// is a hostile server.
-	{"net/http", []string{"ota/fetch", "ota/tuf", "ota/otatest", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
+	{"net/http", []string{"ota/fetch", "ota/tuf", "ota/otatest", "monitor/probe/web", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
 	{"github.com/stretchr/testify/...", nil, "testify is for tests"},
 	{"log", []string{"examples/minimal"}, "a library returns errors and leaves logging to its embedder"},
 }
