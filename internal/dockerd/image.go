@@ -1,0 +1,144 @@
+//go:build linux
+
+package dockerd
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// Image is a container image as its parts: the configuration and the layers as
+// uncompressed tars, the lowest first.
+type Image struct {
+	Config []byte
+	Layers [][]byte
+}
+
+// ID is the digest of the configuration.
+func (i Image) ID() release.Digest { return release.Sum(i.Config) }
+
+// Options of the image's configuration that a test may want.
+type Options struct {
+	Cmd          []string
+	Healthcheck  map[string]any // as the image format writes it
+	Volumes      []string
+	Architecture string // empty: this machine's
+}
+
+// NewImage puts an image together from layers. Its entrypoint is /app.
+func NewImage(o Options, layers ...[]byte) Image {
+	var ids []string
+	for _, l := range layers {
+		ids = append(ids, "sha256:"+release.Sum(l).String())
+	}
+	if o.Architecture == "" {
+		o.Architecture = runtime.GOARCH
+	}
+	config := map[string]any{"Entrypoint": []string{"/app"}, "Cmd": o.Cmd}
+	if o.Healthcheck != nil {
+		config["Healthcheck"] = o.Healthcheck
+	}
+	if len(o.Volumes) > 0 {
+		volumes := map[string]any{}
+		for _, v := range o.Volumes {
+			volumes[v] = map[string]any{}
+		}
+		config["Volumes"] = volumes
+	}
+	data, err := json.Marshal(map[string]any{
+		"architecture": o.Architecture, "os": "linux", "config": config,
+		"rootfs": map[string]any{"type": "layers", "diff_ids": ids},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return Image{data, layers}
+}
+
+// Layer is a layer with one file.
+func Layer(name string, data []byte, mode int64) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: mode, Format: tar.FormatPAX}); err != nil {
+		panic(err)
+	}
+	_, _ = w.Write(data)
+	_ = w.Close()
+	return b.Bytes()
+}
+
+// Archive writes i as `docker load` takes it, under the tag where that is not
+// empty.
+func (i Image) Archive(out io.Writer, tag string) error {
+	w := tar.NewWriter(out)
+	put := func(name string, data []byte) error {
+		if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644}); err != nil {
+			return err
+		}
+		_, err := w.Write(data)
+		return err
+	}
+	config := i.ID().String() + ".json"
+	manifest := map[string]any{"Config": config}
+	if tag != "" {
+		manifest["RepoTags"] = []string{tag}
+	}
+	var names []string
+	for n, l := range i.Layers {
+		name := fmt.Sprint(n, ".tar")
+		names = append(names, name)
+		if err := put(name, l); err != nil {
+			return err
+		}
+	}
+	manifest["Layers"] = names
+	text, err := json.Marshal([]any{manifest})
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{config: i.Config, "manifest.json": text} {
+		if err := put(name, data); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+var program = sync.OnceValues(func() ([]byte, error) {
+	_, here, _, _ := runtime.Caller(0)
+	dir, err := os.MkdirTemp("", "pawl-app-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	out := filepath.Join(dir, "app")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, ".")
+	cmd.Dir = filepath.Join(filepath.Dir(here), "testdata", "app")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, text)
+	}
+	return os.ReadFile(out)
+})
+
+// Program returns a layer with the test program as /app: see testdata/app for
+// what it does by its arguments.
+func Program(t testing.TB) []byte {
+	t.Helper()
+	data, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Layer("app", data, 0o755)
+}

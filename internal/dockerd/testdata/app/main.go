@@ -1,0 +1,101 @@
+// Command app is what the containers of tests run.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	text := flag.String("text", "", "answer to every request")
+	addr := flag.String("addr", "", "serve HTTP here")
+	code := flag.Int("exit", 0, "exit code")
+	after := flag.Duration("after", 0, "how long to run before that")
+	sick := flag.Duration("sick", 0, "answer /health with 503 from then on")
+	write := flag.String("write", "", "append the text to this file first")
+	probe := flag.String("probe", "", "ask this address, and exit with 1 where it is not well")
+	eat := flag.Int("eat", 0, "MiB of memory to use")
+	deaf := flag.Bool("deaf", false, "do not end on SIGTERM")
+	flag.Parse()
+	if *probe != "" {
+		os.Exit(ask(*probe))
+	}
+	if *write != "" {
+		note(*write, *text)
+	}
+	hog := make([]byte, *eat<<20)
+	for i := 0; i < len(hog); i += 4096 {
+		hog[i] = 1
+	}
+	if *addr != "" {
+		go serve(*addr, *text, *sick)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	if *deaf {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	var end <-chan time.Time
+	if *addr == "" || *after > 0 {
+		end = time.After(*after)
+	}
+	select {
+	case <-stop:
+	case <-end:
+		os.Exit(*code)
+	}
+}
+
+func serve(addr, text string, sick time.Duration) {
+	var ill atomic.Bool
+	if sick > 0 {
+		time.AfterFunc(sick, func() { ill.Store(true) })
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, text) })
+	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
+		if ill.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		err = http.Serve(l, mux)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+func ask(addr string) int {
+	client := http.Client{Timeout: 2 * time.Second}
+	r, err := client.Get("http://" + addr + "/health")
+	if err != nil {
+		return 1
+	}
+	_ = r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		return 1
+	}
+	return 0
+}
+
+func note(path, text string) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err == nil {
+		_, err = fmt.Fprintln(f, text)
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
