@@ -84,6 +84,7 @@ func (r *Repository) Release(ctx context.Context, s Spec) (Added, error) {
 	}
 	a := &adding{ctx: ctx, r: r, t: t, now: r.now(), known: map[release.Digest]spot{},
 		want: map[release.Digest][]release.Digest{}, packed: map[release.Digest]bool{}, programs: map[release.Digest]string{}}
+	defer a.close()
 	switch err := a.run(s); {
 	case errors.Is(err, ErrWaiting):
 		return a.added, fmt.Errorf("cannot publish release: %w", err)
@@ -125,7 +126,8 @@ type adding struct {
 // part is a component with what was scanned for it.
 type part struct {
 	Component
-	index   *release.Index
+	*listing
+	source
 	file    []byte // of the index
 	blob    release.Blob
 	scripts []release.Script
@@ -257,8 +259,19 @@ func (a *adding) scanPart(c Component) (part, error) {
 	if err := ix.Encode(&buf); err != nil {
 		return part{}, err
 	}
+	root, err := os.OpenRoot(c.From)
+	if err != nil {
+		return part{}, err
+	}
 	a.added.Files += len(ix.Entries)
-	return part{Component: c, index: ix, file: buf.Bytes(), blob: blobOf(buf.Bytes()), scripts: scripts}, nil
+	return part{Component: c, listing: filesListing(ix), source: folder{root}, file: buf.Bytes(), blob: blobOf(buf.Bytes()), scripts: scripts}, nil
+}
+
+// close lets go of what the content was read from.
+func (a *adding) close() {
+	for _, p := range a.parts {
+		_ = p.source.Close()
+	}
 }
 
 func blobOf(data []byte) release.Blob {

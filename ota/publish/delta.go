@@ -41,7 +41,7 @@ type group struct {
 type pair struct {
 	release.DeltaPatch
 	to, from release.Blob // from is zero for a blob that is made of nothing
-	path     string       // of the new blob
+	at       namedBlob    // the new blob
 }
 
 // makeDeltas makes the groups of all deltas, writes them to f, and keeps the
@@ -173,7 +173,7 @@ func (a *adding) stored(d release.Digest) int64 {
 // sums returns the pieces of all files of an earlier release.
 func (p *predecessor) sums() map[release.PieceSum]bool {
 	all := map[release.PieceSum]bool{}
-	for _, b := range p.ix.Blobs() {
+	for _, b := range p.blobs {
 		pieces, _ := p.table.Pieces(b)
 		for _, piece := range pieces {
 			all[piece.Sum] = true

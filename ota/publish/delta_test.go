@@ -62,19 +62,19 @@ func (f *fixture) deltaOf(t testing.TB, l *listed, from *listed) (list []string,
 	if !ok {
 		return nil, 0
 	}
-	to, err := f.disk.predecessor(l, c.Index)
+	to, err := f.disk.predecessor(l, c)
 	require.NoError(t, err)
-	was, err := f.disk.predecessor(from, old.Index)
+	was, err := f.disk.predecessor(from, old)
 	require.NoError(t, err)
 	data, err := os.ReadFile(f.disk.path(l.locator.Packs[d.Pack].Name))
 	require.NoError(t, err)
-	dir, err := release.ParseDelta(data[d.Offset:][:d.Length], d, len(was.ix.Blobs()), len(to.ix.Blobs()))
+	dir, err := release.ParseDelta(data[d.Offset:][:d.Length], d, len(was.blobs), len(to.blobs))
 	require.NoError(t, err)
 	for _, g := range dir.Groups {
 		for _, p := range g.Patches {
-			what := firstPaths(to.ix)[p.To].Path
+			what := to.distinct()[p.To].path
 			if p.From >= 0 {
-				what += " < " + firstPaths(was.ix)[p.From].Path
+				what += " < " + was.distinct()[p.From].path
 			}
 			list = append(list, what)
 		}

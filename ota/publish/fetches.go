@@ -91,14 +91,13 @@ func (d *disk) state(l *listed) (*state, error) {
 		add(b)
 	}
 	for _, c := range l.release.Components {
-		p := &predecessor{seq: l.Seq, index: c.Index, table: s.table}
+		p := &predecessor{seq: l.Seq, kind: c.Kind, index: c.Index, table: s.table}
 		if err := p.read(d); err != nil {
 			return nil, fmt.Errorf("component %q: %w", c.Name, err)
 		}
 		s.parts = append(s.parts, p)
-		blobs := p.ix.Blobs()
-		s.indexes[c.Index.Digest] = len(blobs)
-		for _, b := range blobs {
+		s.indexes[c.Index.Digest] = len(p.blobs)
+		for _, b := range p.blobs {
 			add(b)
 		}
 	}
@@ -126,7 +125,7 @@ func (d *disk) fetch(to, from *state) (Fetch, error) {
 	f.take(to.release.ScriptBlobs(), nil)
 	for i, c := range to.release.Components {
 		f.index(c.Index)
-		if err := f.component(d, c, to.parts[i].ix.Blobs()); err != nil {
+		if err := f.component(d, c, to.parts[i].listing.blobs); err != nil {
 			return Fetch{}, err
 		}
 	}

@@ -123,11 +123,6 @@ type input struct{ old, new *io.SectionReader }
 // collect copies the blobs of a group into a file, and checks that they are what
 // was scanned and what was released.
 func (w *groupMaker) collect(g *group, in *os.File) ([]input, error) {
-	root, err := os.OpenRoot(g.part.From)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
 	n := int64(0)
 	take := func(r io.ReadCloser, b release.Blob) (*io.SectionReader, error) {
 		_, err := io.Copy(in, r)
@@ -142,10 +137,10 @@ func (w *groupMaker) collect(g *group, in *os.File) ([]input, error) {
 				list[i].old, err = take(r, p.from)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("component %q: %q of release %d: %w", g.part.Name, p.path, g.from.seq, err)
+				return nil, fmt.Errorf("component %q: %q of release %d: %w", g.part.Name, p.at.path, g.from.seq, err)
 			}
 		}
-		f, err := openRegular(root, p.path, nil)
+		f, err := g.part.source.open(p.at)
 		if err == nil {
 			list[i].new, err = take(check(f, p.to), p.to)
 		}
@@ -153,7 +148,7 @@ func (w *groupMaker) collect(g *group, in *os.File) ([]input, error) {
 			err = ErrChanged
 		}
 		if err != nil {
-			return nil, fmt.Errorf("component %q: %q: %w", g.part.Name, p.path, err)
+			return nil, fmt.Errorf("component %q: %q: %w", g.part.Name, p.at.path, err)
 		}
 	}
 	return list, nil

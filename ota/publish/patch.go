@@ -16,9 +16,10 @@ import (
 // have.
 type predecessor struct {
 	seq   uint64
+	kind  string
 	index release.Blob
 	file  []byte // of the index
-	ix    *release.Index
+	*listing
 	table *release.Table
 }
 
@@ -33,7 +34,7 @@ func (a *adding) predecessors(p *part) ([]*predecessor, error) {
 			continue
 		}
 		done[c.Index.Digest] = true
-		from, err := a.r.disk.predecessor(l, c.Index)
+		from, err := a.r.disk.predecessor(l, c)
 		if err != nil {
 			return nil, fmt.Errorf("release %d: %w", l.Seq, err)
 		}
@@ -42,12 +43,12 @@ func (a *adding) predecessors(p *part) ([]*predecessor, error) {
 	return list, nil
 }
 
-func (d *disk) predecessor(l *listed, index release.Blob) (*predecessor, error) {
+func (d *disk) predecessor(l *listed, c release.Component) (*predecessor, error) {
 	table, err := d.table(l.locator)
 	if err != nil {
 		return nil, err
 	}
-	p := &predecessor{seq: l.Seq, index: index, table: table}
+	p := &predecessor{seq: l.Seq, kind: c.Kind, index: c.Index, table: table}
 	return p, p.read(d)
 }
 
@@ -56,7 +57,7 @@ func (p *predecessor) read(d *disk) (err error) {
 	if p.file, err = d.readBlob(p.index, p.table); err != nil {
 		return err
 	}
-	p.ix, err = release.ReadIndex(bytes.NewReader(p.file), 0)
+	p.listing, err = readListing(p.kind, p.file)
 	return err
 }
 
@@ -85,7 +86,10 @@ func (a *adding) packPatches(p *packer, part *part) error {
 }
 
 func (a *adding) packPatch(p *packer, part *part, from *predecessor, enc *zstd.Encoder) error {
-	stored := enc.EncodeAll(codec.Script(lines(from.ix, from.file), lines(part.index, part.file)), nil)
+	if part.lines == nil {
+		return nil
+	}
+	stored := enc.EncodeAll(codec.Script(from.lines(from.file), part.lines(part.file)), nil)
 	if int64(len(stored)) >= a.known[part.blob.Digest].length {
 		return nil
 	}

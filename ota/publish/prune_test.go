@@ -57,10 +57,10 @@ func (f *fixture) live(t testing.TB) (n int64) {
 			}
 		}
 		for _, c := range l.release.Components {
-			p, err := f.disk.predecessor(l, c.Index)
+			p, err := f.disk.predecessor(l, c)
 			require.NoError(t, err)
 			take(c.Index)
-			for _, b := range p.ix.Blobs() {
+			for _, b := range p.blobs {
 				take(b)
 			}
 		}

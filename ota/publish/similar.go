@@ -3,7 +3,6 @@ package publish
 import (
 	"errors"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -14,27 +13,31 @@ import (
 
 // match pairs each blob that an earlier release does not have with one that it
 // has: the file at the same path, else one that is there no more and has the
-// same name, the same path but for numbers, or some of the same content. What is
+// same name, the same path but for numbers, or some of the same content. What
+// drifts goes by content first, and by its path where nothing is like it. What is
 // like nothing is made of nothing.
 func (a *adding) match(p *part, from *predecessor) ([]pair, error) {
-	olds := from.ix.Blobs()
+	olds := from.blobs
 	m := &matching{olds: olds, at: map[release.Digest]int{}, byPath: map[string]int{},
 		byName: map[string][]gone{}, byShape: map[string][]gone{}}
 	for i, b := range olds {
 		m.at[b.Digest] = i
 	}
 	news := map[release.Digest]bool{}
-	for _, b := range p.index.Blobs() {
+	for _, b := range p.blobs {
 		news[b.Digest] = true
 	}
-	m.index(from.ix, news)
+	m.index(from.listing, news)
 	var pairs []pair
 	var open []int // of pairs
-	for i, b := range firstPaths(p.index) {
+	for i, b := range p.distinct() {
 		if _, same := m.at[b.Digest]; same || b.Size == 0 {
 			continue
 		}
-		pr := pair{DeltaPatch: release.DeltaPatch{To: i, From: m.named(b.Path)}, to: b.Blob, path: b.Path}
+		pr := pair{DeltaPatch: release.DeltaPatch{To: i, From: -1}, to: b.Blob, at: b}
+		if !b.drifts {
+			pr.From = m.named(b.path)
+		}
 		if pr.From < 0 {
 			open = append(open, len(pairs))
 		}
@@ -44,23 +47,14 @@ func (a *adding) match(p *part, from *predecessor) ([]pair, error) {
 		return nil, err
 	}
 	for i := range pairs {
+		if b := pairs[i].at; b.drifts && pairs[i].From < 0 {
+			pairs[i].From = m.named(b.path)
+		}
 		if pairs[i].From >= 0 {
 			pairs[i].from = olds[pairs[i].From]
 		}
 	}
 	return pairs, nil
-}
-
-// firstPaths returns the files of ix with distinct content, as Index.Blobs does.
-func firstPaths(ix *release.Index) (list []*release.Entry) {
-	seen := map[release.Digest]bool{}
-	for i := range ix.Entries {
-		if e := &ix.Entries[i]; e.Type == release.File && !seen[e.Digest] {
-			seen[e.Digest] = true
-			list = append(list, e)
-		}
-	}
-	return list
 }
 
 // gone is a file whose content the new release does not have.
@@ -78,19 +72,18 @@ type matching struct {
 	gone            []int
 }
 
-func (m *matching) index(old *release.Index, news map[release.Digest]bool) {
+func (m *matching) index(old *listing, news map[release.Digest]bool) {
 	listed := map[int]bool{}
-	for i := range old.Entries {
-		e := &old.Entries[i]
-		if e.Type != release.File || e.Size == 0 {
+	for _, e := range old.named {
+		if e.Size == 0 {
 			continue
 		}
-		g := gone{e.Path, m.at[e.Digest]}
-		m.byPath[e.Path] = g.blob
+		g := gone{e.path, m.at[e.Digest]}
+		m.byPath[e.path] = g.blob
 		if news[e.Digest] {
 			continue
 		}
-		name, shape := path.Base(e.Path), shapeOf(e.Path)
+		name, shape := path.Base(e.path), shapeOf(e.path)
 		m.byName[name] = append(m.byName[name], g)
 		m.byShape[shape] = append(m.byShape[shape], g)
 		if !listed[g.blob] {
@@ -171,13 +164,8 @@ func (a *adding) matchContent(p *part, from *predecessor, m *matching, pairs []p
 			by[v] = append(by[v], i)
 		}
 	}
-	root, err := os.OpenRoot(p.From)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	for _, i := range open {
-		f, err := openRegular(root, pairs[i].path, nil)
+		f, err := p.source.open(pairs[i].at)
 		if err != nil {
 			return err
 		}

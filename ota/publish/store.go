@@ -64,7 +64,7 @@ func (a *adding) fillShelf(doc *release.Release) error {
 		}
 	}
 	for _, b := range doc.ScriptBlobs() {
-		if err := a.putFile("scripts", b, func() (*os.File, error) { return openProgram(a.programs[b.Digest]) }); err != nil {
+		if err := a.putFile("scripts", b, func() (io.ReadCloser, error) { return openProgram(a.programs[b.Digest]) }); err != nil {
 			return fmt.Errorf("%s: %w", a.programs[b.Digest], err)
 		}
 	}
@@ -94,31 +94,22 @@ func (a *adding) countTotal(doc *release.Release) {
 	}
 	count(doc.ScriptBlobs())
 	for _, p := range a.parts {
-		count(p.index.Blobs())
+		count(p.blobs)
 	}
 }
 
-// fillPart packs the files of p.
+// fillPart packs the content of p.
 func (a *adding) fillPart(p *part) error {
-	root, err := os.OpenRoot(p.From)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	for i := range p.index.Entries {
-		e := &p.index.Entries[i]
-		if e.Type != release.File {
-			continue
-		}
-		if err := a.putFile(p.Name, e.Blob, func() (*os.File, error) { return openRegular(root, e.Path, nil) }); err != nil {
-			return fmt.Errorf("%q: %w", e.Path, err)
+	for _, at := range p.named {
+		if err := a.putFile(p.Name, at.Blob, func() (io.ReadCloser, error) { return p.source.open(at) }); err != nil {
+			return fmt.Errorf("%q: %w", at.path, err)
 		}
 	}
 	return nil
 }
 
 // putFile stores the content of a file, once. name is for the progress.
-func (a *adding) putFile(name string, b release.Blob, open func() (*os.File, error)) error {
+func (a *adding) putFile(name string, b release.Blob, open func() (io.ReadCloser, error)) error {
 	if err := a.ctx.Err(); err != nil {
 		return err
 	}

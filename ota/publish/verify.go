@@ -80,7 +80,7 @@ type verifying struct {
 
 // indexOf is an index and a release that has it.
 type indexOf struct {
-	release.Blob
+	release.Component
 	in *listed
 }
 
@@ -148,16 +148,16 @@ func (v *verifying) pack(p release.Pack) error {
 }
 
 func (v *verifying) component(c release.Component, l *listed, table *release.Table) error {
-	p := &predecessor{seq: l.Seq, index: c.Index, table: table}
+	p := &predecessor{seq: l.Seq, kind: c.Kind, index: c.Index, table: table}
 	if err := p.read(&v.r.disk); err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
 	v.count(c.Index)
-	v.indexes[c.Index.Digest] = indexOf{c.Index, l}
+	v.indexes[c.Index.Digest] = indexOf{c, l}
 	if err := v.patches(p, l.locator); err != nil {
 		return err
 	}
-	for _, b := range p.ix.Blobs() {
+	for _, b := range p.blobs {
 		if err := v.blob(b, table); err != nil {
 			return err
 		}

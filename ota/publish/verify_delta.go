@@ -18,7 +18,7 @@ func (v *verifying) patches(to *predecessor, l *release.Locator) error {
 		if p.To != to.index {
 			return fmt.Errorf("patch: %d bytes are to come of it, not %d", p.To.Size, to.index.Size)
 		}
-		from, err := v.r.disk.predecessor(at.in, at.Blob)
+		from, err := v.r.disk.predecessor(at.in, at.Component)
 		if err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (v *verifying) deltas(component string, to *predecessor, l *release.Locator
 		if !ok {
 			continue
 		}
-		from, err := v.r.disk.predecessor(at.in, at.Blob)
+		from, err := v.r.disk.predecessor(at.in, at.Component)
 		if err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func (v *verifying) delta(d release.Delta, pack release.Pack, from, to *predeces
 	if _, err := f.ReadAt(stored, d.Offset); err != nil {
 		return err
 	}
-	olds, news := from.ix.Blobs(), to.ix.Blobs()
+	olds, news := from.blobs, to.blobs
 	dir, err := release.ParseDelta(stored, d, len(olds), len(news))
 	if err != nil {
 		return err
