@@ -56,7 +56,7 @@ type Options struct {
 	// new program that does not come up is reset.
 	WatchdogTimeout time.Duration
 	// Progress is told of every step, from the goroutine that called the verb;
-	// it has to return soon.
+	// it has to return soon. A panic of it changes nothing.
 	Progress func(Progress)
 	// Retry lets Begin and Update try a release that ErrHeld would hold back:
 	// an operator's word, never a timer's.

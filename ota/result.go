@@ -101,6 +101,9 @@ type Progress struct {
 	Done, Total int64
 	// Script is set in the steps "script" and "undo".
 	Script ScriptRun
+	// Result is set when the transaction has ended, as the history has it: what
+	// it says is durable.
+	Result *Result
 	// Err is what went wrong in the step: a sick answer of Health, say.
 	Err error
 }

@@ -314,7 +314,7 @@ func (u *Updater) close(ctx context.Context, r Result) error {
 		return err
 	}
 	u.disarm()
-	u.report(Progress{Step: string(r.State), State: r.State, To: r.To, Tx: r.Tx})
+	u.report(Progress{Step: string(r.State), State: r.State, To: r.To, Tx: r.Tx, Result: &r})
 	u.tidy(ctx)
 	return nil
 }

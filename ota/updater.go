@@ -277,12 +277,14 @@ func (u *Updater) save() error {
 	return nil
 }
 
-// report tells Options.Progress of a step of the open transaction.
+// report tells Options.Progress of a step of the open transaction. Whoever
+// listens must not make an update fail: a panic goes no further.
 func (u *Updater) report(p Progress) {
 	if u.opts.Progress == nil {
 		return
 	}
-	if t := u.rec.Tx; t != nil {
+	defer func() { _ = recover() }()
+	if t := u.rec.Tx; t != nil && p.Result == nil {
 		p.Tx, p.To = t.ID, t.To
 		if p.State == "" {
 			p.State = t.State
