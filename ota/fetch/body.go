@@ -9,8 +9,10 @@ import (
 	"time"
 )
 
-// progress is how many bytes make up for a connection that broke before.
-const progress = 64 << 10
+// progress is how many bytes make up for a connection that broke before: less
+// than what a link lets through that drops every connection after 64 KB, its
+// headers among them.
+const progress = 16 << 10
 
 // body reads one Request over as many connections as it takes.
 type body struct {
@@ -27,7 +29,8 @@ type body struct {
 
 	breaks int           // connections that broke, since there was progress
 	since  int64         // bytes since the last one that broke
-	waited time.Duration // spent in reads that did not stall
+	waited time.Duration // spent in reads that did not stall, in this window
+	window int64         // bytes that came in it
 	err    error         // what every further Read returns
 }
 
@@ -73,6 +76,7 @@ func (b *body) step(p []byte) (int, error) {
 		b.waited += time.Since(start)
 	}
 	b.src.pos += int64(n)
+	b.window += int64(n)
 	if werr := b.c.wait(b.ctx, n); werr != nil {
 		return 0, b.finish(b.explain(werr))
 	}
@@ -101,13 +105,16 @@ func (b *body) want() int64 {
 	return b.r.MaxBytes - (b.pos - b.r.Offset) + 1
 }
 
-// rate turns err into ErrSlow when too little came for the time it took.
+// rate turns err into ErrSlow when too little came in the time of one window. A
+// good start does not make up for what follows it.
 func (b *body) rate(err error) error {
-	grace := 2 * b.c.o.Stall
-	least := float64(b.c.o.MinRate) * (b.waited - grace).Seconds()
-	if b.waited > grace && float64(b.pos-b.r.Offset) < least {
-		return b.finish(b.explain(fmt.Errorf("%w: %d bytes in %s", ErrSlow, b.pos-b.r.Offset, b.waited.Round(time.Millisecond))))
+	if b.waited <= 2*b.c.o.Stall {
+		return err
 	}
+	if float64(b.window) < float64(b.c.o.MinRate)*b.waited.Seconds() {
+		return b.finish(b.explain(fmt.Errorf("%w: %d bytes in %s", ErrSlow, b.window, b.waited.Round(time.Millisecond))))
+	}
+	b.waited, b.window = 0, 0
 	return err
 }
 
@@ -219,7 +226,11 @@ func (b *body) explain(err error) error {
 
 // Close implements [io.Closer].
 func (b *body) Close() error {
-	if b.err == nil {
+	switch {
+	case b.err != nil:
+	case b.pos == b.end:
+		b.finish(io.EOF)
+	default:
 		b.finish(errClosed)
 	}
 	return nil

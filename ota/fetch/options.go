@@ -35,9 +35,9 @@ type Options struct {
 	// Total is how long one Get may take until its last byte; 0 means 24
 	// hours.
 	Total time.Duration
-	// MinRate is the lowest rate in bytes a second, averaged over the time
-	// that one Get waited for bytes, which it may fall below in its first two
-	// Stall times only; 0 means 128, a negative value no limit.
+	// MinRate is the lowest rate in bytes a second, averaged over each two
+	// Stall times that one Get waited for bytes; 0 means 128, a negative value no
+	// limit.
 	MinRate int64
 	// MaxRate is how many bytes a second all of the Client's reads together
 	// take on average, with at most a quarter of a second's at once; 0 means no
@@ -52,7 +52,7 @@ type Options struct {
 	// negative value none. From https to http none is followed.
 	Redirects int
 	// Retries is how many times a request is sent again, and how many times a
-	// connection that broke is mended before 64 KiB more came; 0 means 4, a
+	// connection that broke is mended before 16 KiB more came; 0 means 4, a
 	// negative value none.
 	Retries int
 	// RetryMin and RetryMax bound the wait before the next try: random from
