@@ -35,6 +35,7 @@ type intake struct {
 	pos, end int64 // the next byte of it, and where it stops
 	keep     *spoolWriter
 	buf      []byte
+	beside   *intake // for what was wrong, while the request goes on
 }
 
 // spansOf sorts places into what is fetched with one request each.
@@ -153,7 +154,13 @@ func (in *intake) forget(s span) {
 
 // fetch reads bytes of s from the source, at its offset.
 func (in *intake) fetch(ctx context.Context, s span, p []byte) (int, error) {
-	if in.open == nil || in.file != s.file || in.pos > s.offset || in.end <= s.offset || in.detour(s) {
+	if in.open != nil && in.file == s.file && in.pos > s.offset {
+		if in.beside == nil {
+			in.beside = &intake{source: in.source, spool: in.spool, count: in.count}
+		}
+		return in.beside.fetch(ctx, s, p)
+	}
+	if in.open == nil || in.file != s.file || in.end <= s.offset || in.detour(s) {
 		if err := in.request(ctx, s); err != nil {
 			return 0, err
 		}
@@ -255,13 +262,15 @@ func (in *intake) stopKeeping() {
 }
 
 // Close ends the request.
-func (in *intake) Close() error {
+func (in *intake) Close() (err error) {
 	in.stopKeeping()
-	if in.open == nil {
-		return nil
+	if in.beside != nil {
+		err = in.beside.Close()
 	}
-	err := in.open.Close()
-	in.open = nil
+	if in.open != nil {
+		err = errors.Join(err, in.open.Close())
+		in.open = nil
+	}
 	return err
 }
 

@@ -1,0 +1,40 @@
+package ota
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A piece that came wrong is asked for beside the request that it came with:
+// that one goes on, so that nothing of it is on the way in vain.
+func TestWrongPieceIsAskedForBeside(t *testing.T) {
+	base := newDepot(t, 700_000, 400_000, 5_000)
+	for _, spooled := range []bool{true, false} {
+		s := newSite(t, base.anew())
+		s.locator.Deltas, s.backend.has = nil, nil
+		if !spooled {
+			s.content.spool = nil
+		}
+		require.NoError(t, s.content.readTable(t.Context()))
+		pieces, ok := s.content.table.Pieces(blobOf(s.news[0]))
+		require.True(t, ok)
+		require.Greater(t, len(pieces), 5)
+		bad, times := pieces[2], 0
+		s.mend = func(file string, offset int64, p []byte) {
+			if i := bad.Offset + bad.Length/2 - offset; file == bad.Pack && i >= 0 && i < int64(len(p)) {
+				if times++; times == 1 {
+					p[i] ^= 0x41
+				}
+			}
+		}
+		s.asked = nil
+		require.NoError(t, s.fetch(t))
+		s.whole(t)
+		require.Equal(t, 2, times)
+		require.Len(t, s.asked, 2, "%v", s.asked)
+		require.Contains(t, s.asked[1], fmt.Sprintf(" %d+%d", bad.Offset, bad.Length))
+		require.LessOrEqual(t, s.again, bad.Length)
+	}
+}
