@@ -130,12 +130,36 @@ func (s *Source) lastLocator(ctx context.Context, r *release.Release) (*release.
 	return s.locator(ctx, s.last.target, r)
 }
 
-// Open implements [ota.Source], for the repository's content files.
+// Open implements [ota.Source], for the repository's content files. What keeps
+// one from being read, at once or on the way, is an ErrUnavailable.
 func (s *Source) Open(ctx context.Context, name string, offset, length int64) (io.ReadCloser, error) {
 	if !fs.ValidPath(name) || name == "." {
 		return nil, fmt.Errorf("cannot open %.200q: not the name of a file in a repository", name)
 	}
-	return s.get(ctx, part{name: escape(name), offset: offset, length: length, cause: fetch.Content})
+	r, err := s.get(ctx, part{name: escape(name), offset: offset, length: length, cause: fetch.Content})
+	if err != nil {
+		return nil, unread(err)
+	}
+	return file{r}, nil
+}
+
+// file is a content file that is being read.
+type file struct{ io.ReadCloser }
+
+func (f file) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = unread(err)
+	}
+	return n, err
+}
+
+// unread makes an error an ErrUnavailable, unless somebody wanted no more.
+func unread(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return unavailable(err)
 }
 
 // get reads from the repository and counts.
