@@ -321,10 +321,10 @@ type linked struct {
 
 // linkPair is two releases.
 type linkPair struct {
-	m              *maker
-	before         string // the repository as it was with the first one alone
-	v1, v2         string
-	size, distinct int64
+	m      *maker
+	before string // the repository as it was with the first one alone
+	v1, v2 string
+	size   int64 // of the second one's content, about
 }
 
 // newLinkPair makes two releases. Of the second some megabytes are new, and of the
@@ -349,25 +349,25 @@ func newLinkPair(t testing.TB) *linkPair {
 	}
 	write(t, p.v2, "new/large", all[8<<20:][:7<<20], 0o644)
 	m.release("1.1.0", p.v2)
+	p.size = 11 << 20
 	return p
 }
 
-// device makes a device that runs the first release.
-func (p *linkPair) device(t testing.TB) *linked {
+// newDevice makes a device on which nothing is installed.
+func (p *linkPair) newDevice(t testing.TB) *linked {
 	l := newLink(t, p.before)
 	d := newDevice(t, p.m, t.TempDir())
 	delete(d.config, "health")
 	d.set("trial", "soak", "0s")
 	d.set("source", "url", l.url)
-	d.must(0, "update")
-	requireSame(t, pictureOf(t, p.v1), pictureOf(t, d.app))
-	l.serves(p.m.repo)
 	return &linked{d, l, p}
 }
 
-// finishes has the link be good again: the update completes.
-func (d *linked) finishes(t testing.TB) {
-	d.fault = nil
+// device makes a device that runs the first release.
+func (p *linkPair) device(t testing.TB) *linked {
+	d := p.newDevice(t)
 	d.must(0, "update")
-	d.holds(d.pair.v2)
+	requireSame(t, pictureOf(t, p.v1), pictureOf(t, d.app))
+	d.link.serves(p.m.repo)
+	return d
 }
