@@ -2,9 +2,13 @@ package ota
 
 import (
 	"fmt"
+	"io"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // A piece that came wrong is asked for beside the request that it came with:
@@ -37,4 +41,24 @@ func TestWrongPieceIsAskedForBeside(t *testing.T) {
 		require.Contains(t, s.asked[1], fmt.Sprintf(" %d+%d", bad.Offset, bad.Length))
 		require.LessOrEqual(t, s.again, bad.Length)
 	}
+}
+
+// A blob whose pieces lie in two packs in turn costs one request for each of
+// them: the rest of one is set aside before the other is asked.
+func TestPiecesInTwoPacksInTurn(t *testing.T) {
+	s := newSite(t, newDepot(t, 700_000, 400_000, 5_000))
+	packs := []string{s.locator.Packs[0].Name, s.add(text(77, 500_000))}
+	var places []release.Place
+	for i := range 12 {
+		places = append(places, release.Place{Pack: packs[i%2], Offset: int64(i) * 6_000, Length: 6_000})
+	}
+	in := s.content.intake(&contentPlan{spans: spansOf(slices.Clone(places))})
+	for _, at := range places {
+		data, err := io.ReadAll(in.read(t.Context(), at.Pack, at.Offset, at.Length))
+		require.NoError(t, err)
+		require.Equal(t, s.files[at.Pack][at.Offset:at.Offset+at.Length], data)
+	}
+	require.NoError(t, in.Close())
+	require.Len(t, s.asked, 2, "%v", s.asked)
+	require.Zero(t, s.again)
 }

@@ -160,20 +160,42 @@ func (in *intake) fetch(ctx context.Context, s span, p []byte) (int, error) {
 		}
 		return in.beside.fetch(ctx, s, p)
 	}
+	if in.file != s.file {
+		if err := in.drain(); err != nil {
+			return 0, err
+		}
+	}
 	if in.open == nil || in.file != s.file || in.end <= s.offset || in.detour(s) {
 		if err := in.request(ctx, s); err != nil {
 			return 0, err
 		}
 	}
 	for in.pos < s.offset { // wanted too, later, or cheaper than a request
-		if in.buf == nil {
-			in.buf = make([]byte, 32<<10)
-		}
-		if _, err := in.take(in.buf[:min(int64(len(in.buf)), s.offset-in.pos)]); err != nil {
+		if err := in.pass(s.offset); err != nil {
 			return 0, err
 		}
 	}
 	return in.take(p)
+}
+
+// drain takes the rest of the open request into the spool: all of it is wanted,
+// and to ask for it again would cost a request and what is on the way.
+func (in *intake) drain() error {
+	for in.open != nil && in.pos < in.end && in.spool != nil && !in.spool.full {
+		if err := in.pass(in.end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pass takes some of what lies before to.
+func (in *intake) pass(to int64) error {
+	if in.buf == nil {
+		in.buf = make([]byte, 32<<10)
+	}
+	_, err := in.take(in.buf[:min(int64(len(in.buf)), to-in.pos)])
+	return err
 }
 
 // fill brings places into the spool, and nothing where there is none.
