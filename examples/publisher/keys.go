@@ -18,7 +18,19 @@ func (c *command) open(progress func(publish.Progress), without ...publish.Role)
 	if err != nil {
 		return nil, err
 	}
-	return publish.Open(publish.Options{Dir: c.repo, Keys: keys, Wait: c.wait, Progress: progress})
+	o := publish.Options{Dir: c.repo, Keys: keys, Wait: c.wait, Progress: progress}
+	if c.flags.Lookup("full") != nil { // release
+		o.Deltas, o.Full = orNone(c.deltas), orNone(c.full)
+	}
+	return publish.Open(o)
+}
+
+// orNone says none as the options do, in which 0 means what is usual.
+func orNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 // ceremony is a change of keys: the repository, and the keys that sign it, which

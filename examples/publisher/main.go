@@ -3,7 +3,7 @@
 // about keys, lost and stolen ones among them.
 //
 //	publisher init     -repo DIR -keys DIR -product NAME [-threshold N] [-spare N]
-//	publisher release  -repo DIR -keys DIR SPEC.yaml
+//	publisher release  -repo DIR -keys DIR [-deltas N] [-full N] SPEC.yaml
 //	publisher refresh  -repo DIR -keys DIR
 //	publisher list     -repo DIR [-all] [-json]
 //	publisher status   -repo DIR [-json]
@@ -88,7 +88,8 @@ type command struct {
 	repo, keys, product, root, secret      string
 	role, remove, add, name, variant, file string
 	keyType, seq                           string
-	threshold, spare, fresh, last, deltas  int
+	threshold, spare, fresh, last          int
+	deltas, full                           int
 	encrypt, json, wait, adopt, all        bool
 	grace                                  time.Duration
 }
@@ -102,7 +103,7 @@ var verbs = map[string]struct {
 	run   func(*command) error
 }{
 	"init":     {[]string{"repo", "keys", "product", "threshold", "spare", "type", "encrypt", "passphrase-file"}, (*command).init},
-	"release":  {change, (*command).release},
+	"release":  {append([]string{"deltas", "full"}, change...), (*command).release},
 	"refresh":  {[]string{"repo", "keys", "passphrase-file"}, (*command).refresh},
 	"list":     {[]string{"repo", "json", "all"}, (*command).list},
 	"status":   {[]string{"repo", "json"}, (*command).statusOnly},
@@ -214,7 +215,13 @@ func (c *command) define(verb string, names []string) {
 		case "last":
 			c.flags.IntVar(&c.last, name, 0, "drop all but the last `N` releases")
 		case "deltas":
-			c.flags.IntVar(&c.deltas, name, 3, "of how many of the newest releases of a variant deltas are kept where packs are rewritten")
+			what := "from how many earlier releases devices get deltas; 0: none, they fetch pieces"
+			if verb == "prune" {
+				what = "of how many of the newest releases of a variant deltas are kept where packs are rewritten"
+			}
+			c.flags.IntVar(&c.deltas, name, 3, what)
+		case "full":
+			c.flags.IntVar(&c.full, name, 16, "after how many releases of a variant one gets a pack with all of its content; 0: never")
 		case "grace":
 			c.flags.DurationVar(&c.grace, name, defaultGrace, "how long a file stays that nothing refers to, since prune first found it so")
 		case "all":
@@ -246,6 +253,9 @@ func (c *command) required(verb string, names []string) error {
 	c.flags.Visit(func(f *flag.Flag) {
 		if f.Name == "threshold" && (c.threshold < 1 || c.threshold > publish.MaxThreshold) {
 			err = fmt.Errorf("%w: -threshold %d is not from 1 to %d", errUsage, c.threshold, publish.MaxThreshold)
+		}
+		if c.deltas < 0 || c.full < 0 {
+			err = fmt.Errorf("%w: -deltas and -full are not negative", errUsage)
 		}
 	})
 	return err

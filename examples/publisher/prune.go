@@ -19,12 +19,9 @@ func (c *command) prune() error {
 	if err != nil {
 		return err
 	}
-	o := publish.PruneOptions{Variant: c.variant, Keep: c.last, Deltas: c.deltas, Grace: c.grace}
+	o := publish.PruneOptions{Variant: c.variant, Keep: c.last, Deltas: orNone(c.deltas), Grace: c.grace}
 	if o.Grace == 0 {
 		o.Grace = -1
-	}
-	if o.Deltas == 0 {
-		o.Deltas = -1
 	}
 	p, err := r.Prune(c.ctx, o)
 	steps.end(err == nil)
