@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Version is a release of the campaigns. It is also the release's seq.
@@ -105,6 +106,12 @@ func Look(dir string) Found {
 	if _, err := os.Lstat(filepath.Join(dir, "xattrs")); err == nil {
 		l.xattrs = true
 	}
+	device, err := os.Stat(dir)
+	if err != nil {
+		l.complain("%v", err)
+		return Found{App: Mixed, Sys: Mixed, Boot: Mixed, Scripts: Mixed, Wrong: l.wrong}
+	}
+	l.owner = device.Sys().(*syscall.Stat_t)
 	f := Found{App: l.app(), Sys: l.sys(), Boot: l.boot(), Scripts: l.scripts()}
 	l.leftovers()
 	f.Wrong = l.wrong
@@ -115,6 +122,7 @@ func Look(dir string) Found {
 type looker struct {
 	dir    string
 	xattrs bool
+	owner  *syscall.Stat_t // of the folder
 	wrong  []string
 }
 

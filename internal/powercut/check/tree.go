@@ -213,12 +213,14 @@ func (l *looker) compare(root, own string, of func(Version) map[string]Entry) Ve
 	if err != nil {
 		return l.complain("%v", err)
 	}
+	for _, v := range []Version{V1, V2} {
+		if l.same(of(v), found) {
+			return v
+		}
+	}
 	best := ""
 	for _, v := range []Version{V1, V2} {
 		diff := l.differences(of(v), found)
-		if len(diff) == 0 {
-			return v
-		}
 		best += fmt.Sprintf(" not %s because of %d paths, such as %v;", v, len(diff), diff[:min(5, len(diff))])
 	}
 	return l.complain("%s is%s", filepath.Base(root), best)
@@ -236,15 +238,21 @@ func (l *looker) own(dir string) {
 	}
 }
 
+// same reports whether nothing differs.
+func (l *looker) same(want, got map[string]Entry) bool {
+	return maps.EqualFunc(want, got, l.alike)
+}
+
+func (l *looker) alike(a, b Entry) bool {
+	return a.Mode == b.Mode && a.Target == b.Target && (a.Note == b.Note || !l.xattrs) && bytes.Equal(a.Content, b.Content)
+}
+
 func (l *looker) differences(want, got map[string]Entry) (diff []string) {
 	for _, path := range slices.Sorted(maps.Keys(want)) {
 		w, g := want[path], got[path]
-		if !l.xattrs {
-			w.Note, g.Note = "", ""
-		}
 		if _, ok := got[path]; !ok {
 			diff = append(diff, path+" is missing")
-		} else if w.Mode != g.Mode || w.Target != g.Target || w.Note != g.Note || !bytes.Equal(w.Content, g.Content) {
+		} else if !l.alike(w, g) {
 			diff = append(diff, fmt.Sprintf("%s is %s", path, g.unlike(w)))
 		}
 	}
@@ -277,11 +285,7 @@ func (l *looker) entry(path string) (e Entry, err error) {
 		return e, err
 	}
 	e.Mode = info.Mode()
-	device, err := os.Stat(l.dir)
-	if err != nil {
-		return e, err
-	}
-	is, should := info.Sys().(*syscall.Stat_t), device.Sys().(*syscall.Stat_t)
+	is, should := info.Sys().(*syscall.Stat_t), l.owner
 	if is.Uid != should.Uid || is.Gid != should.Gid {
 		return e, fmt.Errorf("%s belongs to %d:%d and not to %d:%d", path, is.Uid, is.Gid, should.Uid, should.Gid)
 	}
@@ -290,14 +294,20 @@ func (l *looker) entry(path string) (e Entry, err error) {
 		if e.Content, err = os.ReadFile(path); err != nil {
 			return e, err
 		}
-		buf := make([]byte, 256)
-		if n, err := syscall.Getxattr(path, "user.note", buf); err == nil {
-			e.Note = string(buf[:n])
-		}
+		e.Note = note(path)
 	case info.Mode()&fs.ModeSymlink != 0:
 		e.Target, err = os.Readlink(path)
 	}
 	return e, err
+}
+
+func note(path string) string {
+	buf := make([]byte, 256)
+	n, err := syscall.Getxattr(path, "user.note", buf)
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
 }
 
 // Paths returns the paths of entries, a folder before what is in it.

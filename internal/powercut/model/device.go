@@ -20,25 +20,29 @@ import (
 func stays(v check.Version) string { return fmt.Sprintf("stays %d", int(v)) }
 
 // Devices are the workloads of whole devices, as package powercut has them. scene
-// is nil in a process that is recorded.
-func Devices(scene *powercut.Scene) []Workload {
+// is nil in a process that is recorded. After every so many states a good update
+// has to go well too.
+func Devices(scene *powercut.Scene, every int) []Workload {
+	device := func(scene *powercut.Scene, name string, from check.Version, any ...check.Version) Workload {
+		return device(scene, every, name, from, any...)
+	}
 	return []Workload{
 		device(scene, "update", check.V1, check.V1, check.V2),
 		device(scene, "first install", check.None, check.None, check.V2),
 		device(scene, "rollback", check.V2, check.V2, check.V1),
 		sick(device(scene, "failed trial", check.V1, check.V1, check.V2)),
-		killed(device(scene, "killed while it stages", check.V1, check.V1, check.V2), 150),
-		killed(device(scene, "killed before the boot", check.V1, check.V1, check.V2), 330),
-		killed(device(scene, "killed while it switches", check.V1, check.V1, check.V2), 405),
-		killed(device(scene, "killed while it commits", check.V1, check.V1, check.V2), 545),
+		killed(device(scene, "killed while it stages", check.V1, check.V1, check.V2), in("staging", ".pawl.app/tx/", 60)),
+		killed(device(scene, "killed before the boot", check.V1, check.V1, check.V2), in("trial", "state/updates", 1)),
+		killed(device(scene, "killed while it switches", check.V1, check.V1, check.V2), in("trial", ".pawl.sys/", 1)),
+		killed(device(scene, "killed while it commits", check.V1, check.V1, check.V2), in("committing", "state/updates", 1)),
 	}
 }
 
-// killed has the process killed after so many calls on the disk, and another one
+// killed has the process killed at a moment, and another one
 // settle what it left, without a boot in between: what the first one did not
 // sync is open as long as the second one does not.
-func killed(w Workload, calls int) Workload {
-	w.Processes[0].Kill = calls
+func killed(w Workload, at func(*History) bool) Workload {
+	w.Processes[0].Kill = at
 	w.Processes = append(w.Processes, Process{Run: func(ctx context.Context, disk string, fact func(string) error) error {
 		return goes(ctx, disk, firmware.VerbResume, fact)
 	}})
@@ -46,7 +50,7 @@ func killed(w Workload, calls int) Workload {
 }
 
 // device is a workload in which a device goes from one release to another.
-func device(scene *powercut.Scene, name string, from check.Version, any ...check.Version) Workload {
+func device(scene *powercut.Scene, every int, name string, from check.Version, any ...check.Version) Workload {
 	to := any[1]
 	verb := firmware.VerbUpdate
 	if to < from {
@@ -63,7 +67,7 @@ func device(scene *powercut.Scene, name string, from check.Version, any ...check
 			return err
 		},
 		Check: func(ctx context.Context, disk string, facts []string, sample int) error {
-			return settles(ctx, disk, any, facts, sample)
+			return settles(ctx, disk, any, facts, sample%every == 0)
 		},
 	}
 }
@@ -136,9 +140,9 @@ func sick(w Workload) Workload {
 	return w
 }
 
-// settles has the device come up, and checks it; and now and then that the next
-// change goes well, whichever way.
-func settles(ctx context.Context, disk string, any []check.Version, facts []string, sample int) error {
+// settles has the device come up, and checks it; and if goOn that the next change
+// goes well, whichever way.
+func settles(ctx context.Context, disk string, any []check.Version, facts []string, goOn bool) error {
 	from := any[0]
 	for _, v := range any {
 		if slices.Contains(facts, stays(v)) {
@@ -149,7 +153,7 @@ func settles(ctx context.Context, disk string, any []check.Version, facts []stri
 	if err == nil && is.State == ota.Idle {
 		err = check.Tidy(disk) // micro.Files wiped, and the engine noted that nothing is owed
 	}
-	if err != nil || sample%16 != 0 {
+	if err != nil || !goOn {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(disk, "health"), []byte("ok\n"), 0o644); err != nil {

@@ -151,7 +151,7 @@ func (h *History) Add(o Op) error {
 
 func (h *History) add(o *Op) error {
 	switch o.Kind {
-	case Fact:
+	case Fact, Killed:
 		return nil
 	case SyncAll:
 		h.settle(h.loose, h.within(o))

@@ -32,6 +32,7 @@ const (
 	Datasync Kind = "fdatasync"
 	SyncAll  Kind = "sync" // everything
 	Fact     Kind = "fact" // Text was acknowledged
+	Killed   Kind = "kill" // the process ends here, and the next one begins
 )
 
 // Op is one call, after it succeeded.

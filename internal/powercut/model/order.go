@@ -83,6 +83,25 @@ func (h *History) swept(o *Op) bool {
 	return strings.HasPrefix(path.Base(o.Path), ".pawl-tmp-") && (o.Kind == Unlink || h.named(o) == o.Path)
 }
 
+// before reports that o is of a process that was killed, and next the first record of
+// the one that came after it, which says no more than what it found recorded.
+func (h *History) before(o, next *Op) bool {
+	seen, killed := false, false
+	for i := range h.ops {
+		switch r := &h.ops[i]; {
+		case r == next:
+			return killed
+		case r == o:
+			seen = true
+		case r.Kind == Killed:
+			killed = seen
+		case r.moves(to("state/updates/journal.")):
+			killed = false
+		}
+	}
+	return false
+}
+
 // isPlan reports a record by which a component is taken back.
 func isPlan(p string) bool {
 	ok, _ := path.Match(".pawl.*/tx/*/plan", p)
@@ -122,9 +141,9 @@ func DeviceOrders() []Order {
 	entry := to("sys/")
 	return []Order{
 		{"fact after effect", func(o *Op) bool { return o.moves(to("state/updates/journal.")) }, func(h *History, o, next *Op) bool {
-			return nothing(h, o, next) || o.in("blobs") && !strings.Contains(h.written(next.Path), path.Base(h.named(o)))
+			return nothing(h, o, next) || h.before(o, next) || o.in("blobs") && !strings.Contains(h.written(next.Path), path.Base(h.named(o)))
 		}},
-		{"scripts are there for the way back before one runs", func(o *Op) bool { return o.moves(to("effects/")) }, func(_ *History, o, _ *Op) bool {
+		{"scripts are there for the way back before one runs", func(o *Op) bool { return strings.HasPrefix(o.Path, "effects/") }, func(_ *History, o, _ *Op) bool {
 			return o.Kind != Write || !bytes.HasPrefix(o.Data, []byte("#!"))
 		}},
 		{"intent before effect", func(o *Op) bool { return o.moves(to("app", "sys/", mark)) }, func(h *History, o, next *Op) bool {

@@ -81,15 +81,26 @@ func anyNodes(r *rand.Rand, xattrs bool) (all []*Node) {
 // somebody makes a mess in between: what is there is always exactly the disk, with
 // the inodes that it had.
 func TestLay(t *testing.T) {
+	for _, watched := range []bool{false, true} {
+		t.Run(fmt.Sprint("watched ", watched), func(t *testing.T) { lays(t, watched) })
+	}
+}
+
+func lays(t *testing.T, watched bool) {
 	r := rand.New(rand.NewPCG(1, 2))
 	dir := inMemory(t)
 	xattrs := unix.Setxattr(dir, "user.note", []byte("probe"), 0) == nil
 	x := &known{}
 	l := newLayout(filepath.Join(dir, diskName), x)
+	if watched {
+		defer l.follow()()
+		require.NotNil(t, l.watch)
+	}
 	nodes := anyNodes(r, xattrs)
 	for range 300 {
 		want := anyDisk(r, nodes)
 		require.NoError(t, l.lay(want))
+		require.NoError(t, l.prove())
 		before, err := Scan(l.root, nil)
 		require.NoError(t, err)
 		require.NoError(t, l.lay(want))
@@ -122,7 +133,17 @@ func mess(t *testing.T, r *rand.Rand, root string, disk []Entry) {
 		e := disk[1+r.IntN(len(disk)-1)]
 		full := filepath.Join(root, e.Path)
 		_ = os.Chmod(filepath.Dir(full), 0o700)
-		switch r.IntN(6) {
+		switch r.IntN(8) {
+		case 6:
+			other := filepath.Join(root, disk[1+r.IntN(len(disk)-1)].Path)
+			_ = os.Chmod(filepath.Dir(other), 0o700)
+			_ = unix.Renameat2(unix.AT_FDCWD, full, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE)
+		case 7: // by a name that nobody knows of
+			if e.is(unix.S_IFREG) && os.Mkdir(filepath.Join(root, "new"), 0o700) == nil && os.Link(full, filepath.Join(root, "new", "x")) == nil {
+				_ = os.Chmod(filepath.Join(root, "new", "x"), 0o600)
+				_ = os.WriteFile(filepath.Join(root, "new", "x"), []byte("changed"), 0o600)
+				_ = os.RemoveAll(filepath.Join(root, "new"))
+			}
 		case 0:
 			_ = removeAll(full)
 		case 1:

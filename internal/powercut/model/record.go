@@ -58,16 +58,15 @@ func newRecorder(base string, see func(*seam.Ident)) (*recorder, error) {
 	return r, err
 }
 
-// run records one process. killAfter is the number of the call after which it
-// is killed, counted from the beginning of the recording; 0 is never.
-func (r *recorder) run(ctx context.Context, cmd *exec.Cmd, killAfter int) error {
+// run records one process, until kill, if it is there, is true.
+func (r *recorder) run(ctx context.Context, cmd *exec.Cmd, kill func(*History) bool) error {
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	exit, err := trace.Run(ctx, cmd, trace.Options{
 		Data: true, Below: filepath.Dir(r.root),
 		Before: func(*trace.Call) trace.Action {
-			if r.calls++; r.calls == killAfter {
-				return trace.KillAfter
+			if r.calls++; kill != nil && kill(r.h) {
+				return trace.KillBefore
 			}
 			return trace.Continue
 		},
@@ -76,10 +75,13 @@ func (r *recorder) run(ctx context.Context, cmd *exec.Cmd, killAfter int) error 
 	if err := errors.Join(err, r.err); err != nil {
 		return fmt.Errorf("cannot record: %w", err)
 	}
-	if exit.Killed != (killAfter > 0) || !exit.Killed && exit.Status.ExitStatus() != 0 {
+	if exit.Killed != (kill != nil) || !exit.Killed && exit.Status.ExitStatus() != 0 {
 		return fmt.Errorf("cannot record: the workload ended in %#x after %d calls: %s", uint32(exit.Status), r.calls, out.String())
 	}
-	return r.compare()
+	if exit.Killed {
+		r.add(Op{Kind: Killed})
+	}
+	return errors.Join(r.err, r.compare())
 }
 
 // compare holds the model against the disk: nothing was missed.

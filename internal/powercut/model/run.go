@@ -16,7 +16,7 @@ import (
 type Options struct {
 	// States is how many, at most.
 	States int
-	// Seed decides which, where there are more.
+	// Seed decides which, where there are more: see Crashes.
 	Seed uint64
 	// Recoveries is of how many of the states the recovery is recorded, and cut
 	// short in RecoveryStates ways each.
@@ -25,6 +25,8 @@ type Options struct {
 	First bool
 	// Until ends it early, if it is not zero.
 	Until time.Time
+	// Progress, if it is there, is called every few minutes.
+	Progress func(*Report)
 	// Env is added to the environment of what is recorded.
 	Env []string
 }
@@ -35,6 +37,7 @@ type Report struct {
 	Calls      int // that were recorded
 	Effects    int
 	States     int // distinct ones, of disk and facts
+	Proofs     int // of those that were compared with what was to be laid out
 	Recoveries int // that were recorded
 	Deeper     int // states after a crash of a recovery
 	Violations []Violation
@@ -67,7 +70,7 @@ func (r *Report) String() string {
 	if r.Recoveries > 0 {
 		s += fmt.Sprintf(", %d of %d crashed recoveries", r.Deeper, r.Recoveries)
 	}
-	return s + fmt.Sprintf(", %d violations in %.1f s", len(r.Violations), r.Took.Seconds())
+	return s + fmt.Sprintf(", %d proofs of the layout, %d violations in %.1f s", r.Proofs, len(r.Violations), r.Took.Seconds())
 }
 
 // maxViolations ends a campaign: what follows would be the same again.
@@ -117,7 +120,9 @@ func (w *Workload) Run(ctx context.Context, s *Stand, o Options) (*Report, error
 func (w *Workload) Look(ctx context.Context, s *Stand, base string, h *History, o Options) (*Report, error) {
 	began := time.Now()
 	c := &campaign{w: w, o: o, r: &Report{Workload: w.Name, Calls: len(h.ops), Effects: len(h.effects)}}
+	c.told = began
 	c.l = newLayout(filepath.Join(base, diskName), s.x)
+	defer c.l.follow()()
 	if err := c.all(ctx, base, h); err != nil {
 		return nil, err
 	}
@@ -133,7 +138,13 @@ type campaign struct {
 	r    *Report
 	deep []job // states whose recovery is to be recorded
 	bad  []found
+
+	looks int
+	told  time.Time
 }
+
+// proofs: after so many states one is compared with what was to be laid out.
+const proofs = 64
 
 // job is one state to look at.
 type job struct {
@@ -150,8 +161,7 @@ type found struct {
 
 // all looks at the crashes of h, and of recoveries from some of them.
 func (c *campaign) all(ctx context.Context, base string, h *History) error {
-	n, err := c.crashes(ctx, h, c.o.States, nil)
-	if c.r.States = n; err != nil {
+	if err := c.crashes(ctx, h, c.o.States, nil, &c.r.States); err != nil {
 		return err
 	}
 	c.tell(ctx, nil)
@@ -163,8 +173,8 @@ func (c *campaign) all(ctx context.Context, base string, h *History) error {
 		if err != nil {
 			return err
 		}
-		n, err := c.crashes(ctx, deeper, c.o.RecoveryStates, j.facts)
-		if c.r.Recoveries, c.r.Deeper = c.r.Recoveries+1, c.r.Deeper+n; err != nil {
+		c.r.Recoveries++
+		if err := c.crashes(ctx, deeper, c.o.RecoveryStates, j.facts, &c.r.Deeper); err != nil {
 			return err
 		}
 		c.tell(ctx, &j)
@@ -197,8 +207,9 @@ func (c *campaign) tell(ctx context.Context, of *job) {
 }
 
 // crashes looks at the crashes of h, before which facts had been acknowledged,
-// and returns how many those were.
-func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []string) (n int, err error) {
+// and counts them.
+func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []string, count *int) error {
+	n := 0
 	every := 0
 	if c.o.Recoveries > 0 && facts == nil {
 		every = 1 + max/c.o.Recoveries
@@ -207,28 +218,46 @@ func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []str
 		j := job{s, append(facts[:len(facts):len(facts)], s.Facts()...), n}
 		bad, err := c.look(ctx, j)
 		if err = errors.Join(err, ctx.Err()); err != nil {
-			return n, err
+			return err
 		}
-		if n++; bad != nil {
+		n++
+		*count++
+		if bad != nil {
 			c.bad = append(c.bad, found{j, bad})
 			if c.o.First || len(c.bad) >= maxViolations {
-				return n, nil
+				return nil
 			}
 		}
+		c.progress()
 		if every > 0 && n%every == 0 {
 			c.deep = append(c.deep, j)
 		}
 		if !c.o.Until.IsZero() && time.Now().After(c.o.Until) {
-			return n, nil
+			return nil
 		}
 	}
-	return n, nil
+	return nil
+}
+
+// progress tells how far it came, now and then.
+func (c *campaign) progress() {
+	if c.o.Progress == nil || time.Since(c.told) < 3*time.Minute {
+		return
+	}
+	c.told = time.Now()
+	c.o.Progress(c.r)
 }
 
 // look lays out one state and checks it. bad is what is wrong with it.
 func (c *campaign) look(ctx context.Context, j job) (bad, err error) {
 	if err := c.l.lay(j.s.Entries()); err != nil {
 		return nil, err
+	}
+	if c.looks++; c.looks%proofs == 0 {
+		if err := c.l.prove(); err != nil {
+			return nil, err
+		}
+		c.r.Proofs++
 	}
 	return c.w.Check(ctx, c.l.root, j.facts, j.n), nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,16 +30,20 @@ func TestMain(m *testing.M) {
 
 // everything is every workload of the tests, for the processes that are recorded.
 func everything(scene *powercut.Scene) []Workload {
-	all := append(Devices(scene), workload("durable", steps), journaling(), trusting(nil))
+	all := append(Devices(scene, 16), workload("durable", steps), journaling(), trusting(nil))
 	for n := range foreign {
 		all = append(all, workload(foreignName(n), foreign[n:n+1]))
 	}
 	return all
 }
 
-// states is how many are looked at: few in an ordinary run, or many.
+// states is how many are looked at: few in an ordinary run, or many, or as many
+// as the environment says.
 func states(few, many int) int {
+	n, err := strconv.Atoi(os.Getenv("PAWL_MODEL_STATES"))
 	switch {
+	case err == nil:
+		return n
 	case os.Getenv("PAWL_CRASH") == "long":
 		return many
 	case testing.Short() || os.Geteuid() != 0:

@@ -46,7 +46,7 @@ func recordAll(t *testing.T) (all []*recorded) {
 		require.NoError(t, err)
 		all = append(all, r)
 	}
-	for _, w := range Devices(scene) {
+	for _, w := range Devices(scene, 16) {
 		add(w, append(Orders(), DeviceOrders()...))
 	}
 	add(trusting(repos), Orders())

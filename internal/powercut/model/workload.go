@@ -34,9 +34,8 @@ type Workload struct {
 type Process struct {
 	// Run works on the disk. What it tells fact has to hold from then on.
 	Run func(ctx context.Context, disk string, fact func(string) error) error
-	// Kill is the call on the disk after which it is killed, counted from the
-	// beginning of the workload; 0 is never.
-	Kill int
+	// Kill, if it is there, says before each call whether it is killed now.
+	Kill func(*History) bool
 }
 
 // The environment of a process that is recorded.
@@ -134,7 +133,7 @@ func (w *Workload) recordRecovery(ctx context.Context, base string, disk []Entry
 	}
 	cmd, err := self(ctx, envWorkload+"="+w.Name, envBase+"="+base, envProcess+"="+recovery, envInodes+"="+inodes)
 	if err == nil {
-		err = r.run(ctx, cmd, 0)
+		err = r.run(ctx, cmd, nil)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recovery of %s: %w", w.Name, err)
