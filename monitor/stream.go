@@ -27,8 +27,8 @@ type StreamOptions struct {
 	Device string
 	// Sink takes every event as JSON; nil takes none.
 	Sink Sink
-	// Now returns the wall clock, and whether to trust it; nil asks the system,
-	// which knows whether a source of time has set its clock.
+	// Now returns the wall clock, and whether to trust it; nil means
+	// [WallClock].
 	Now func() (t time.Time, trusted bool)
 	// Uptime is the running time since boot; nil asks the system.
 	Uptime func() time.Duration
@@ -57,7 +57,7 @@ func NewStream(o StreamOptions) (*Stream, error) {
 		return nil, errors.New("monitor: stream: Device is empty, longer than 128 bytes or not one line of text")
 	}
 	if o.Now == nil {
-		o.Now = wallClock
+		o.Now = WallClock
 	}
 	if o.Uptime == nil {
 		o.Uptime = bootClock
@@ -69,9 +69,9 @@ func NewStream(o StreamOptions) (*Stream, error) {
 	return &Stream{o: o, run: rand.Text()[:16], readers: map[*reader]bool{}}, nil
 }
 
-// wallClock trusts the clock when the kernel says that something keeps it in
+// WallClock returns the time, and trusts it when the kernel says that something keeps it in
 // step (adjtimex(2)): without that it may be of a battery, or of 1970.
-func wallClock() (time.Time, bool) {
+func WallClock() (time.Time, bool) {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	return time.Now(), err == nil && state != unix.TIME_ERROR
