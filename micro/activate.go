@@ -107,11 +107,13 @@ func (f *treeFiles) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p
 	if p.Old != nil {
 		old = f.oldIndex(ctx, *p.Old, nil)
 	}
+	checked := make(chan error, 1)
+	go func() { checked <- f.checkShared(ctx, tx, next) }()
 	s, err := surveyRoot(ctx, live, old, next)
-	if err != nil {
+	if err = errors.Join(err, <-checked); err != nil {
 		return nil, err
 	}
-	return s.moves, f.checkShared(ctx, tx, next)
+	return s.moves, nil
 }
 
 // checkShared finds out whether a file that the new tree shares with the root
@@ -123,7 +125,7 @@ func (f *treeFiles) checkShared(ctx context.Context, tx ota.TxID, next *release.
 		return err
 	}
 	w := f.newWorker(ctx, tree)
-	err = eachShared(f.txPath(tx, "shared"), func(s *shared) error {
+	err = eachShared(f.txPath(tx, "shared"), next, func(s *shared) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -25,8 +25,10 @@ type builder struct {
 	next    *release.Index
 	sources []*source
 	log     *sharedLog
-	fresh   bool // the tree was empty at the start
-	tried   bool // whether bytes can be shared
+	check   *checker // of files that were shared
+	fresh   bool     // the tree was empty at the start
+	tried   bool     // whether bytes can be shared
+	copies  bool     // no file gets a second name
 	need    []int32
 	got     []bool // by position in need
 }
@@ -37,10 +39,8 @@ func (b *builder) build(content ota.Content, s *survey) error {
 	if err := b.clean("."); err != nil {
 		return err
 	}
-	for i := range b.next.Entries {
-		if err := b.entry(i); err != nil {
-			return fmt.Errorf("cannot stage %s: %w", b.next.Entries[i].Path, err)
-		}
+	if err := b.entries(); err != nil {
+		return err
 	}
 	if err := b.fetch(content); err != nil {
 		return err
@@ -89,6 +89,21 @@ func (b *builder) remove(p string) error {
 	return b.tree.RemoveAll(p)
 }
 
+// entries makes all entries, except files whose content has to come from
+// elsewhere.
+func (b *builder) entries() error {
+	b.check = b.newChecker()
+	for i := range b.next.Entries {
+		if err := b.entry(i); err != nil {
+			return errors.Join(fmt.Errorf("cannot stage %s: %w", b.next.Entries[i].Path, err), b.check.end())
+		}
+	}
+	if err := b.check.end(); err != nil {
+		return err
+	}
+	return b.shareAgain()
+}
+
 // entry makes one entry, except a file whose content has to come from
 // elsewhere.
 func (b *builder) entry(i int) error {
@@ -96,7 +111,7 @@ func (b *builder) entry(i int) error {
 	if e.Path == "." || e.Type == release.Carry {
 		return nil
 	}
-	if right, err := b.isRight(e); err != nil || right {
+	if right, err := b.isRight(i); err != nil || right {
 		return err
 	}
 	switch e.Type {
@@ -108,19 +123,16 @@ func (b *builder) entry(i int) error {
 	case release.Symlink:
 		return b.symlink(e.Path, e)
 	}
-	done, err := b.share(e)
-	if err == nil && !done {
-		b.need = append(b.need, int32(i))
-	}
-	return err
+	return b.share(i)
 }
 
 // isRight reports whether e is in the tree already, and removes what is there
 // in its place. A folder is right as soon as it is one.
-func (b *builder) isRight(e *release.Entry) (bool, error) {
+func (b *builder) isRight(i int) (bool, error) {
 	if b.fresh {
 		return false, nil
 	}
+	e := &b.next.Entries[i]
 	why, info, err := b.differs(b.tree, e.Path, e)
 	if err != nil || e.Type == release.Dir && info.IsDir() {
 		return err == nil, err
@@ -128,7 +140,7 @@ func (b *builder) isRight(e *release.Entry) (bool, error) {
 	if why == "" && e.Type == release.File {
 		same, err := b.hasContent(b.tree, e.Path, e.Blob)
 		if err == nil && same {
-			return true, b.noteShared(e.Path, info)
+			return true, b.noteShared(i, info)
 		}
 		why = "its content differs"
 	}
@@ -136,93 +148,6 @@ func (b *builder) isRight(e *release.Entry) (bool, error) {
 		return true, nil
 	}
 	return false, b.remove(e.Path)
-}
-
-// noteShared notes a file that an interrupted try has linked.
-func (b *builder) noteShared(p string, info at.Info) error {
-	if info.Links < 2 {
-		return nil
-	}
-	s := shared{New: p, Ino: info.Ino, Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime}
-	for _, src := range b.sources {
-		for _, q := range src.places(p, b.next.Find(p).Blob) {
-			if other, err := src.tree.Stat(q); err == nil && src.live && other.Ino == info.Ino {
-				s.Old = q
-			}
-		}
-	}
-	return b.log.add(s)
-}
-
-// share makes the file e out of a file that is on the device.
-func (b *builder) share(e *release.Entry) (bool, error) {
-	for _, src := range b.sources {
-		for _, p := range src.places(e.Path, e.Blob) {
-			done, err := b.shareOne(e, src, p)
-			if err != nil || done {
-				return done, err
-			}
-		}
-	}
-	return false, nil
-}
-
-func (b *builder) shareOne(e *release.Entry, src *source, p string) (bool, error) {
-	why, info, err := b.differs(src.tree, p, e)
-	if err != nil || !info.IsFile() || info.Size != e.Size {
-		return false, nil
-	}
-	in, err := src.tree.OpenFile(p)
-	if err != nil {
-		return false, nil
-	}
-	done, err := b.shareFile(e, src, p, in, why == "" && !info.Locked)
-	return done, errors.Join(err, in.Close())
-}
-
-// shareFile shares the bytes alone where the file system can: the two files
-// stay independent then. Otherwise it makes one file with two names where all
-// metadata is the same, and a copy where it is not.
-func (b *builder) shareFile(e *release.Entry, src *source, p string, in *os.File, same bool) (bool, error) {
-	if same && !b.canClone(in) {
-		s, err := b.linkFrom(e.Path, e, src, p, in)
-		if err == nil && s != nil {
-			return true, b.log.add(*s)
-		}
-		if err != nil && !isLinkRefusal(err) {
-			return false, err
-		}
-		if _, err := in.Seek(0, io.SeekStart); err != nil {
-			return false, err
-		}
-	}
-	done, err := b.copyFrom(e.Path, e, in)
-	if errors.Is(err, ota.ErrNoSpace) || b.ctx.Err() != nil {
-		return false, err
-	}
-	return done, err
-}
-
-// canClone tries once, on a file of its own.
-func (b *builder) canClone(in *os.File) bool {
-	if b.tried || !b.clone {
-		return b.clone
-	}
-	b.tried = true
-	file, err := os.CreateTemp(b.f.path(), tempPrefix)
-	if err != nil {
-		return b.clone
-	}
-	b.clone = at.Clone(file, in) == nil
-	_ = file.Close()
-	_ = os.Remove(file.Name())
-	return b.clone
-}
-
-// isLinkRefusal reports that the file can be read but not linked: too many
-// names, another user's file, another mount.
-func isLinkRefusal(err error) bool {
-	return errors.Is(err, os.ErrPermission) || isErrno(err, linkRefusals...)
 }
 
 // fetch brings the content that the device does not have in its trees.

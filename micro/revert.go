@@ -116,7 +116,7 @@ func (f *treeFiles) mendShared(ctx context.Context, tx ota.TxID, p *plan) error 
 	}
 	w := f.newWorker(ctx, tree)
 	var lost []error
-	err = eachShared(f.txPath(tx, "shared"), func(s *shared) error {
+	err = eachShared(f.txPath(tx, "shared"), next, func(s *shared) error {
 		if err := ctx.Err(); err != nil || s.Old == "" {
 			return err
 		}

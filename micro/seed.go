@@ -240,8 +240,12 @@ func (n *counter) isThere(e *release.Entry) bool {
 func (n *counter) links(w *worker, e *release.Entry) bool {
 	for _, src := range n.sources {
 		for _, p := range src.places(e.Path, e.Blob) {
-			why, info, err := w.differs(src.tree, p, e)
-			if err == nil && why == "" && !info.Locked {
+			in, info, err := src.tree.Read(p)
+			if err != nil {
+				continue
+			}
+			same := w.sameMeta(in, info, e) && !info.Locked
+			if in.Close() == nil && same {
 				return true
 			}
 		}
@@ -255,7 +259,7 @@ func (n *counter) records(c release.Component) {
 	if there, err := look(n.f.indexPath(c.Digest())); err == nil && !there.there {
 		n.add(c.Index.Size)
 	}
-	n.add(int64(len(n.next.Entries)) * 160)
+	n.add(int64(len(n.next.Entries)) * 32)
 	for range 10 {
 		n.add(1)
 	}

@@ -3,15 +3,9 @@
 package micro
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"hash"
 	"io"
-	"os"
 	"slices"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
@@ -137,77 +131,16 @@ func (h *hashing) blob() release.Blob {
 }
 
 // holds reports whether an opened file is b, reading at most one byte more.
-func (w *worker) holds(file *os.File, b release.Blob) (bool, error) {
-	w.hash.Reset()
-	h := &hashing{h: w.hash, r: io.LimitReader(file, b.Size+1)}
-	if _, err := at.CopyTo(io.Discard, h, w.buf); err != nil {
+func (w *worker) holds(file io.Reader, b release.Blob) (bool, error) {
+	return holds(w.hash, w.buf, file, b, b.Size+1)
+}
+
+// holds reports whether the first limit bytes of file are b.
+func holds(sum hash.Hash, buf []byte, file io.Reader, b release.Blob, limit int64) (bool, error) {
+	sum.Reset()
+	h := &hashing{h: sum, r: io.LimitReader(file, limit)}
+	if _, err := at.CopyTo(io.Discard, h, buf); err != nil {
 		return false, err
 	}
 	return h.blob() == b, nil
-}
-
-// shared is a file of the new tree that is the same inode as a file of the
-// root or of a kept tree, and what that inode was then.
-type shared struct {
-	New   string `json:"n"`
-	Old   string `json:"o,omitempty"` // in the root; empty where it is of a kept tree
-	Ino   uint64 `json:"i"`
-	Size  int64  `json:"s"`
-	Mtime int64  `json:"m"`
-	Ctime int64  `json:"c"`
-}
-
-// is reports whether the inode was not touched since.
-func (s *shared) is(info at.Info) bool {
-	return info.IsFile() && s.Ino == info.Ino && s.Size == info.Size && s.Mtime == info.Mtime && s.Ctime == info.Ctime
-}
-
-// sharedLog writes the shared files of a tree down, one line each and a last
-// one without a path. It becomes durable with the tree.
-type sharedLog struct {
-	file *os.File
-	buf  *bufio.Writer
-}
-
-func createSharedLog(path string) (*sharedLog, error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return &sharedLog{file, bufio.NewWriter(file)}, nil
-}
-
-func (l *sharedLog) add(s shared) error {
-	line, err := json.Marshal(s)
-	if err == nil {
-		_, err = l.buf.Write(append(line, '\n'))
-	}
-	return err
-}
-
-func (l *sharedLog) close() error {
-	return cmp.Or(l.add(shared{}), l.buf.Flush(), l.file.Close())
-}
-
-// eachShared calls use for every shared file that Stage wrote down.
-func eachShared(path string, use func(*shared) error) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	dec := json.NewDecoder(bufio.NewReader(file))
-	for {
-		var s shared
-		if err = dec.Decode(&s); err != nil {
-			err = fmt.Errorf("cannot read %s: %w: %w", path, errDamaged, err)
-			break
-		}
-		if s.New == "" {
-			break
-		}
-		if err = use(&s); err != nil {
-			break
-		}
-	}
-	return errors.Join(err, file.Close())
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
-	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -41,7 +40,7 @@ func (f *base) newWorker(ctx context.Context, tree *at.Tree) *worker {
 
 // step ends the work when ctx has ended.
 func (w *worker) step(op, path string) error {
-	if err := w.ctx.Err(); err != nil {
+	if err := w.ctx.Err(); err != nil || w.f.before == nil {
 		return err
 	}
 	return w.f.step(op, w.tree.Name(path))
@@ -200,14 +199,9 @@ func (w *worker) differs(tree *at.Tree, path string, e *release.Entry) (string, 
 		return "it is missing", info, nil
 	case err != nil:
 		return "", info, err
-	case !isType(info, e.Type):
-		return "it is of another type", info, nil
-	case !w.f.opts.IgnoreOwner && (info.UID != e.UID || info.GID != e.GID):
-		return fmt.Sprintf("it belongs to %d:%d instead of %d:%d", info.UID, info.GID, e.UID, e.GID), info, nil
-	case e.Type != release.Symlink && info.Perm() != e.Mode && !modeFits(tree, path, info, e):
-		return fmt.Sprintf("its mode is %o instead of %o", info.Perm(), e.Mode), info, nil
-	case e.Type == release.File && info.Size != e.Size:
-		return fmt.Sprintf("it has %d bytes instead of %d", info.Size, e.Size), info, nil
+	}
+	if why := w.f.looksOther(info, e, func() bool { return modeFits(tree, path, info, e) }); why != "" {
+		return why, info, nil
 	}
 	if e.Type == release.Symlink {
 		if target, err := tree.Readlink(path); err != nil || target != e.Target {
@@ -219,6 +213,22 @@ func (w *worker) differs(tree *at.Tree, path string, e *release.Entry) (string, 
 		return "its extended attributes differ", info, nil
 	}
 	return "", info, err
+}
+
+// looksOther says what an inode's numbers have that is not as e says. fits, if
+// there is one, says that a mode is as near as it can be.
+func (f *base) looksOther(info at.Info, e *release.Entry, fits func() bool) string {
+	switch {
+	case !isType(info, e.Type):
+		return "it is of another type"
+	case !f.opts.IgnoreOwner && (info.UID != e.UID || info.GID != e.GID):
+		return fmt.Sprintf("it belongs to %d:%d instead of %d:%d", info.UID, info.GID, e.UID, e.GID)
+	case e.Type != release.Symlink && info.Perm() != e.Mode && (fits == nil || !fits()):
+		return fmt.Sprintf("its mode is %o instead of %o", info.Perm(), e.Mode)
+	case e.Type == release.File && info.Size != e.Size:
+		return fmt.Sprintf("it has %d bytes instead of %d", info.Size, e.Size)
+	}
+	return ""
 }
 
 func isType(info at.Info, t release.EntryType) bool {
@@ -250,42 +260,4 @@ func (w *worker) hasContent(tree *at.Tree, path string, b release.Blob) (bool, e
 func settleForks() {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-}
-
-// linkFrom makes path a second name of the file p of src, if it is e in all
-// respects, and notes it.
-func (w *worker) linkFrom(path string, e *release.Entry, src *source, p string, in *os.File) (*shared, error) {
-	if err := w.step("link", path); err != nil {
-		return nil, err
-	}
-	// The two parents come from two trees, so that neither call closes the
-	// other's folder.
-	from, base, err := src.tree.Parent(p)
-	if err != nil {
-		return nil, err
-	}
-	to, name, err := w.tree.Parent(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := durable.LinkAt(from, base, to, name); err != nil {
-		return nil, explain(err)
-	}
-	info, err := w.tree.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	opened, err := at.StatFile(in)
-	if err != nil || !info.Same(opened.ID) {
-		return nil, w.drop(path, err)
-	}
-	same, err := w.holds(in, e.Blob)
-	if err != nil || !same {
-		return nil, w.drop(path, err)
-	}
-	s := &shared{New: path, Ino: info.Ino, Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime}
-	if src.live {
-		s.Old = p
-	}
-	return s, nil
 }

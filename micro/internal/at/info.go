@@ -69,16 +69,33 @@ func (t *Tree) Stat(rel string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return stat(int(parent.Fd()), base, t.Name(rel))
+	info, err := stat(int(parent.Fd()), base)
+	if err != nil {
+		err = statError(t.Name(rel), err)
+	}
+	return info, err
 }
 
 // StatFile describes an opened file or folder.
-func StatFile(f *os.File) (Info, error) { return stat(int(f.Fd()), "", f.Name()) }
+func StatFile(f *os.File) (Info, error) {
+	info, err := stat(int(f.Fd()), "")
+	return info, statError(f.Name(), err)
+}
 
 // Lstat describes what has the given path, symbolic link or not.
-func Lstat(name string) (Info, error) { return stat(unix.AT_FDCWD, name, name) }
+func Lstat(name string) (Info, error) {
+	info, err := stat(unix.AT_FDCWD, name)
+	return info, statError(name, err)
+}
 
-func stat(fd int, base, name string) (Info, error) {
+func statError(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: "stat", Path: name, Err: err}
+}
+
+func stat(fd int, base string) (Info, error) {
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if base == "" {
 		flags |= unix.AT_EMPTY_PATH
@@ -86,10 +103,10 @@ func stat(fd int, base, name string) (Info, error) {
 	var sx unix.Statx_t
 	err := unix.Statx(fd, base, flags, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &sx)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		return oldStat(fd, base, flags, name)
+		return oldStat(fd, base, flags)
 	}
 	if err != nil {
-		return Info{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+		return Info{}, err
 	}
 	info := Info{
 		ID:   ID{Dev: unix.Mkdev(sx.Dev_major, sx.Dev_minor), Ino: sx.Ino},
@@ -111,10 +128,10 @@ func stat(fd int, base, name string) (Info, error) {
 }
 
 // oldStat serves kernels before 4.11 and sandboxes that know no statx.
-func oldStat(fd int, base string, flags int, name string) (Info, error) {
+func oldStat(fd int, base string, flags int) (Info, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(fd, base, &st, flags&^unix.AT_NO_AUTOMOUNT); err != nil {
-		return Info{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+		return Info{}, err
 	}
 	return Info{
 		ID:   ID{Dev: uint64(st.Dev), Ino: uint64(st.Ino)},

@@ -30,13 +30,15 @@ func Settled(name string) bool {
 // xattrs reaches the extended attributes of one inode: by descriptor, or by a
 // name in an opened folder where there is no descriptor to be had.
 type xattrs struct {
-	f    *os.File
-	path string
+	fd   int    // -1 where there is none
+	path string // for messages, and for calls where there is no descriptor
 }
 
 // SetXattrs gives an opened file exactly the listed extended attributes; those
 // that are not settled stay.
-func SetXattrs(f *os.File, listed []release.Xattr) error { return xattrs{f: f}.set(listed) }
+func SetXattrs(f *os.File, listed []release.Xattr) error {
+	return xattrs{int(f.Fd()), f.Name()}.set(listed)
+}
 
 // Xattrs returns the settled extended attributes of what has the path rel, and
 // those of listed besides, sorted by name.
@@ -65,7 +67,7 @@ func (t *Tree) xattrs(rel string, info Info, call func(xattrs) error) error {
 	if info.IsDir() || info.IsFile() {
 		f, err := openAt(int(parent.Fd()), base, t.Name(rel), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err == nil {
-			return errors.Join(call(xattrs{f: f}), f.Close())
+			return errors.Join(call(xattrs{int(f.Fd()), f.Name()}), f.Close())
 		}
 		if !errors.Is(err, fs.ErrPermission) {
 			return err
@@ -74,15 +76,11 @@ func (t *Tree) xattrs(rel string, info Info, call func(xattrs) error) error {
 	if _, err := os.Stat("/proc/self/fd"); err != nil && info.IsSymlink() {
 		return nil
 	}
-	return call(xattrs{path: "/proc/self/fd/" + strconv.Itoa(int(parent.Fd())) + "/" + base})
+	return call(xattrs{-1, "/proc/self/fd/" + strconv.Itoa(int(parent.Fd())) + "/" + base})
 }
 
 func (x xattrs) err(op, name string, err error) error {
-	file := x.path
-	if x.f != nil {
-		file = x.f.Name()
-	}
-	return &fs.PathError{Op: op + " " + name + " of", Path: file, Err: err}
+	return &fs.PathError{Op: op + " " + name + " of", Path: x.path, Err: err}
 }
 
 func (x xattrs) names() ([]string, error) {
@@ -103,8 +101,8 @@ func (x xattrs) names() ([]string, error) {
 }
 
 func (x xattrs) list(buf []byte) (int, error) {
-	if x.f != nil {
-		return unix.Flistxattr(int(x.f.Fd()), buf)
+	if x.fd >= 0 {
+		return unix.Flistxattr(x.fd, buf)
 	}
 	return unix.Llistxattr(x.path, buf)
 }
@@ -113,8 +111,8 @@ func (x xattrs) get(name string) ([]byte, error) {
 	buf := make([]byte, release.MaxXattrValue)
 	var n int
 	var err error
-	if x.f != nil {
-		n, err = unix.Fgetxattr(int(x.f.Fd()), name, buf)
+	if x.fd >= 0 {
+		n, err = unix.Fgetxattr(x.fd, name, buf)
 	} else {
 		n, err = unix.Lgetxattr(x.path, name, buf)
 	}
@@ -172,15 +170,15 @@ func (x xattrs) set(listed []release.Xattr) error {
 }
 
 func (x xattrs) remove(name string) error {
-	if x.f != nil {
-		return unix.Fremovexattr(int(x.f.Fd()), name)
+	if x.fd >= 0 {
+		return unix.Fremovexattr(x.fd, name)
 	}
 	return unix.Lremovexattr(x.path, name)
 }
 
 func (x xattrs) write(a release.Xattr) error {
-	if x.f != nil {
-		return unix.Fsetxattr(int(x.f.Fd()), a.Name, a.Value, 0)
+	if x.fd >= 0 {
+		return unix.Fsetxattr(x.fd, a.Name, a.Value, 0)
 	}
 	return unix.Lsetxattr(x.path, a.Name, a.Value, 0)
 }

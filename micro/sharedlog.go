@@ -1,0 +1,161 @@
+//go:build linux
+
+package micro
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// shared is a file of the new tree that is the same inode as a file of the
+// root or of a kept tree, and what that inode was then.
+type shared struct {
+	New   string
+	Old   string // in the root; empty where it is of a kept tree
+	Ino   uint64
+	Size  int64
+	Mtime int64
+	Ctime int64
+}
+
+// is reports whether the inode was not touched since.
+func (s *shared) is(info at.Info) bool {
+	return info.IsFile() && s.Ino == info.Ino && s.Size == info.Size && s.Mtime == info.Mtime && s.Ctime == info.Ctime
+}
+
+// sharedLog writes the shared files of a tree down. It becomes durable with the
+// tree.
+//
+// There are as many of them as files did not change, so that a record is short:
+// a byte that says where Old is, then numbers as varints, each less that of the
+// record before: the place of New in the index, inode, size, and the two times;
+// then, for an Old of another name than New, its length and itself. The byte 0
+// is the end.
+type sharedLog struct {
+	file *os.File
+	buf  *bufio.Writer
+	last sharedNumbers
+}
+
+// sharedNumbers are the numbers of a record.
+type sharedNumbers [5]int64
+
+// Where Old is.
+const (
+	sharedEnd    = iota
+	sharedSame   // it is New
+	sharedNone   // not in the root
+	sharedOther  // it follows
+	sharedBuffer = 64 << 10
+)
+
+func createSharedLog(path string) (*sharedLog, error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &sharedLog{file: file, buf: bufio.NewWriterSize(file, sharedBuffer)}, nil
+}
+
+// add writes down s, whose New is the entry i of the index.
+func (l *sharedLog) add(i int, s shared) error {
+	old := byte(sharedOther)
+	switch s.Old {
+	case s.New:
+		old = sharedSame
+	case "":
+		old = sharedNone
+	}
+	now := sharedNumbers{int64(i), int64(s.Ino), s.Size, s.Mtime, s.Ctime}
+	line := append(make([]byte, 0, 128), old)
+	for k, n := range now {
+		line = binary.AppendVarint(line, n-l.last[k])
+	}
+	l.last = now
+	if old == sharedOther {
+		line = append(binary.AppendUvarint(line, uint64(len(s.Old))), s.Old...)
+	}
+	_, err := l.buf.Write(line)
+	return err
+}
+
+func (l *sharedLog) close() error {
+	return cmp.Or(l.buf.WriteByte(sharedEnd), l.buf.Flush(), l.file.Close())
+}
+
+// eachShared calls use for every shared file of a tree with the index ix that
+// Stage wrote down.
+func eachShared(path string, ix *release.Index, use func(*shared) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	in := sharedReader{r: bufio.NewReader(file), ix: ix}
+	for err == nil {
+		var s *shared
+		if s, err = in.next(); err != nil {
+			err = fmt.Errorf("cannot read %s: %w: %w", path, errDamaged, err)
+		} else if s == nil {
+			break
+		} else {
+			err = use(s)
+		}
+	}
+	return errors.Join(err, file.Close())
+}
+
+// sharedReader reads what a sharedLog wrote.
+type sharedReader struct {
+	r    *bufio.Reader
+	ix   *release.Index
+	last sharedNumbers
+}
+
+// next returns nil at the end.
+func (in *sharedReader) next() (*shared, error) {
+	old, err := in.r.ReadByte()
+	if err != nil || old == sharedEnd {
+		return nil, err
+	}
+	for k := range in.last {
+		n, err := binary.ReadVarint(in.r)
+		if err != nil {
+			return nil, err
+		}
+		in.last[k] += n
+	}
+	i := in.last[0]
+	if i < 0 || i >= int64(len(in.ix.Entries)) || old > sharedOther {
+		return nil, errors.New("a number is out of range")
+	}
+	p := in.ix.Entries[i].Path
+	s := &shared{New: p, Ino: uint64(in.last[1]), Size: in.last[2], Mtime: in.last[3], Ctime: in.last[4]}
+	switch old {
+	case sharedSame:
+		s.Old = p
+	case sharedOther:
+		s.Old, err = in.name()
+	}
+	return s, err
+}
+
+func (in *sharedReader) name() (string, error) {
+	n, err := binary.ReadUvarint(in.r)
+	if err != nil {
+		return "", err
+	}
+	if n == 0 || n > release.MaxPath {
+		return "", errors.New("a path is too long")
+	}
+	name := make([]byte, n)
+	_, err = io.ReadFull(in.r, name)
+	return string(name), err
+}
