@@ -114,7 +114,7 @@ func checkHostname(s string) error {
 }
 
 func (v *serviceCheck) ports() error {
-	if !slices.IsSortedFunc(v.Ports, comparePorts) {
+	if !slices.IsSortedFunc(v.Ports, ComparePorts) {
 		return invalid("ports are not in order")
 	}
 	for i, p := range v.Ports {
@@ -130,10 +130,10 @@ func (v *serviceCheck) ports() error {
 			return err
 		}
 	}
-	if err := ascending("expose", v.Expose, func(e Expose) string { return fmt.Sprintf("%05d/%s", e.Container, e.Protocol) }); err != nil {
-		return err
-	}
-	for _, e := range v.Expose {
+	for i, e := range v.Expose {
+		if i > 0 && CompareExpose(v.Expose[i-1], e) >= 0 || len(v.Expose) > MaxItems {
+			return invalid("expose: not in order, or more than %d", MaxItems)
+		}
 		if err := checkPort(e.Container, e.Protocol); err != nil {
 			return err
 		}
@@ -141,10 +141,16 @@ func (v *serviceCheck) ports() error {
 	return nil
 }
 
-// comparePorts orders by container port, then by the rest.
-func comparePorts(a, b Port) int {
+// ComparePorts orders published ports: by the port of the container, then by the
+// rest.
+func ComparePorts(a, b Port) int {
 	return cmp.Or(cmp.Compare(a.Container, b.Container), cmp.Compare(a.Protocol, b.Protocol),
 		cmp.Compare(a.HostIP, b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
+}
+
+// CompareExpose orders exposed ports by number and protocol.
+func CompareExpose(a, b Expose) int {
+	return cmp.Or(cmp.Compare(a.Container, b.Container), cmp.Compare(a.Protocol, b.Protocol))
 }
 
 func checkPort(n uint16, p Protocol) error {

@@ -276,8 +276,14 @@ func (v *serviceCheck) handover() error {
 	if v.Strategy != Handover {
 		return nil
 	}
-	if v.OneShot || len(v.Ports) > 0 || v.NetworkMode != "" {
-		return invalid("handover: it is a one-shot service, publishes ports or is in no network of its own")
+	if v.OneShot {
+		return invalid("handover: it is a one-shot service")
+	}
+	if len(v.Ports) > 0 {
+		return invalid("handover: it publishes ports")
+	}
+	if v.NetworkMode != "" {
+		return invalid("handover: it has networkMode %q and no network of its own", v.NetworkMode)
 	}
 	if v.PID != "" || v.IPC != "" && v.IPC != "private" && v.IPC != "none" {
 		return invalid("handover: it shares a namespace")

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/pawl-ota/pawl/ota/compose"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -37,11 +39,13 @@ type Spec struct {
 // Component is one part of a release.
 type Component struct {
 	Name string
-	// Kind is "files"; empty means that.
+	// Kind is "files" or "compose"; empty means "files".
 	Kind string
-	// From is the folder that holds the tree.
+	// From is the folder that holds the tree, or the compose file.
 	From string
-	Scan ScanOptions // its Progress is not used
+	Scan ScanOptions // of files; its Progress is not used
+	// Compose is for a component of kind "compose".
+	Compose ComposeOptions
 	// Keep says what stays on the device. The zero value means one earlier
 	// release and [release.RepairNone].
 	Keep    release.Keep
@@ -223,7 +227,7 @@ func (a *adding) scan(s Spec) (*release.Release, error) {
 		return nil, err
 	}
 	for _, c := range s.Components {
-		p, err := a.scanPart(c)
+		p, err := a.scanPart(c, doc)
 		if err != nil {
 			return nil, fmt.Errorf("component %q: %w", c.Name, err)
 		}
@@ -234,12 +238,9 @@ func (a *adding) scan(s Spec) (*release.Release, error) {
 	return doc, doc.Validate()
 }
 
-func (a *adding) scanPart(c Component) (part, error) {
+func (a *adding) scanPart(c Component, doc *release.Release) (part, error) {
 	if c.Kind == "" {
 		c.Kind = kindFiles
-	}
-	if c.Kind != kindFiles {
-		return part{}, fmt.Errorf("kind %q: only %q can be published", c.Kind, kindFiles)
 	}
 	if c.Keep == (release.Keep{}) {
 		c.Keep = defaultKeep
@@ -248,23 +249,61 @@ func (a *adding) scanPart(c Component) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
+	p := part{Component: c, scripts: scripts}
+	switch c.Kind {
+	case kindFiles:
+		err = a.scanFiles(&p)
+	case compose.Kind:
+		err = a.scanApp(&p, doc)
+	default:
+		err = fmt.Errorf("kind %q: only %q and %q can be published", c.Kind, kindFiles, compose.Kind)
+	}
+	p.blob = blobOf(p.file)
+	return p, err
+}
+
+// scanFiles lists a tree.
+func (a *adding) scanFiles(p *part) error {
+	c := &p.Component
 	c.Scan.Progress = func(_ string, done int64) {
 		a.r.opts.Progress(Progress{Step: "scan", Name: c.Name, Done: done})
 	}
 	ix, err := Scan(a.ctx, c.From, c.Scan)
 	if err != nil {
-		return part{}, err
+		return err
 	}
 	var buf bytes.Buffer
 	if err := ix.Encode(&buf); err != nil {
-		return part{}, err
+		return err
 	}
 	root, err := os.OpenRoot(c.From)
 	if err != nil {
-		return part{}, err
+		return err
 	}
+	p.listing, p.source, p.file = filesListing(ix), folder{root}, buf.Bytes()
 	a.added.Files += len(ix.Entries)
-	return part{Component: c, listing: filesListing(ix), source: folder{root}, file: buf.Bytes(), blob: blobOf(buf.Bytes()), scripts: scripts}, nil
+	return nil
+}
+
+// scanApp makes the app document and brings the images.
+func (a *adding) scanApp(p *part, doc *release.Release) error {
+	f, err := a.r.disk.scratch()
+	if err != nil {
+		return err
+	}
+	s := newSpool(f)
+	p.source = s
+	app, err := a.composeApp(p.Component, map[string]string{"PAWL_PRODUCT": doc.Product, "PAWL_VARIANT": doc.Variant,
+		"PAWL_VERSION": doc.Version, "PAWL_SEQ": strconv.FormatUint(doc.Seq, 10)}, s)
+	if err == nil {
+		p.file, err = app.Encode()
+	}
+	if err != nil {
+		return errors.Join(err, s.Close())
+	}
+	p.listing = appListing(app)
+	a.added.Files += len(p.blobs)
+	return nil
 }
 
 // close lets go of what the content was read from.

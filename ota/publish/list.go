@@ -10,6 +10,7 @@ import (
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
+	"github.com/pawl-ota/pawl/ota/compose"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -28,6 +29,16 @@ type Listed struct {
 	// component.
 	Scripts  []ListedScript  `json:"scripts,omitempty"`
 	Services []ListedService `json:"services,omitempty"`
+	// Containers are those of components of kind "compose", as they start.
+	Containers []ListedContainer `json:"containers,omitempty"`
+}
+
+// ListedContainer is a service of a compose app.
+type ListedContainer struct {
+	Component string `json:"component"`
+	Name      string `json:"name"`
+	Image     string `json:"image"` // as the compose file calls it
+	Strategy  string `json:"strategy"`
 }
 
 // ListedScript is a script of a release.
@@ -56,7 +67,11 @@ func (r *Repository) List(ctx context.Context) ([]Listed, error) {
 	}
 	var out []Listed
 	for _, l := range list {
-		out = append(out, l.public())
+		one := l.public()
+		if one.Containers, err = r.disk.containers(l); err != nil {
+			return nil, fmt.Errorf("cannot list releases: %s seq %d: %w", l.Variant, l.Seq, err)
+		}
+		out = append(out, one)
 	}
 	return out, ctx.Err()
 }
@@ -103,6 +118,31 @@ func (l *Listed) addServices(c release.Component) {
 	for _, s := range options.Services {
 		l.Services = append(l.Services, ListedService{c.Name, s.Name, s.Do})
 	}
+}
+
+// containers reads the app documents of a release.
+func (d *disk) containers(l *listed) (list []ListedContainer, err error) {
+	for _, c := range l.release.Components {
+		if c.Kind != compose.Kind {
+			continue
+		}
+		table, err := d.table(l.locator)
+		if err != nil {
+			return nil, err
+		}
+		data, err := d.readBlob(c.Index, table)
+		if err != nil {
+			return nil, err
+		}
+		app, err := compose.Parse(data)
+		if err != nil {
+			return nil, fmt.Errorf("component %q: %w", c.Name, err)
+		}
+		for _, s := range app.Services {
+			list = append(list, ListedContainer{c.Name, s.Name, app.Images[s.Image].Name, string(s.Strategy)})
+		}
+	}
+	return list, nil
 }
 
 func compareSeq(a, b uint64) int { return cmp.Compare(a, b) }

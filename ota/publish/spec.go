@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/pawl-ota/pawl/ota/compose"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -59,6 +60,12 @@ type specComponent struct {
 	Options  at[map[string]any] `yaml:"options"`
 	Services []specService      `yaml:"services"`
 	Scripts  []specScript       `yaml:"scripts"`
+
+	Platform at[string]                   `yaml:"platform"`
+	Profiles []at[string]                 `yaml:"profiles"`
+	Env      at[map[string]*string]       `yaml:"env"`
+	EnvFile  []at[string]                 `yaml:"env-file"`
+	Images   at[map[string]at[specImage]] `yaml:"images"`
 }
 
 // at is a value with the line that it stands in; 0 means nowhere.
@@ -102,6 +109,19 @@ func (a *at[T]) UnmarshalYAML(node *yaml.Node) error {
 //	        run: scripts/stop.sh  # relative to the file
 //	        undo: scripts/start.sh
 //	        limit: 30s        # for each of the two
+//	  - name: gateway
+//	    kind: compose
+//	    from: compose.yaml
+//	    platform: linux/arm64 # of the devices
+//	    profiles: [field]     # whose services belong to the app
+//	    env: {TAG: "7", CI:}  # variables of the file; without a value: the publisher's
+//	    env-file: [prod.env]  # more of them
+//	    images:               # where each image comes from, by its name in the file
+//	      acme/app:7: oci:build/app         # OCI layout, a folder or a tar
+//	      acme/db:3: docker-archive:db.tar  # docker save
+//	      acme/job:1: engine                # the Docker engine here
+//	      redis:7: {from: registry, pull: true}  # devices pull it by digest
+//	      "*": registry                     # all others
 //	scripts: []               # of the transaction as a whole
 //
 // A key that it does not know is an error. Errors wrap [ErrSpec].
@@ -212,36 +232,57 @@ func (f *specComponent) component(path string) (Component, error) {
 	if err := release.CheckName(c.Name); err != nil {
 		return c, specError(path, max(f.Name.line, f.From.line, f.Kind.line), "component name: %v", err)
 	}
-	if c.Kind != kindFiles {
-		return c, specError(path, max(f.Kind.line, f.Name.line), "component %q: kind %q is not %q", c.Name, c.Kind, kindFiles)
-	}
 	if f.From.value == "" {
 		return c, specError(path, f.Name.line, "component %q: from is missing", c.Name)
 	}
-	c.From = f.From.value
-	if !filepath.IsAbs(c.From) {
-		c.From = filepath.Join(filepath.Dir(path), c.From)
+	c.From = besides(path, f.From.value)
+	if err := f.keep(&c, path); err != nil {
+		return c, err
+	}
+	switch c.Kind {
+	case kindFiles:
+		if err := f.files(&c, path); err != nil {
+			return c, err
+		}
+	case compose.Kind:
+		if err := f.compose(&c, path); err != nil {
+			return c, err
+		}
+	default:
+		return c, specError(path, max(f.Kind.line, f.Name.line), "component %q: kind %q is not %q or %q", c.Name, c.Kind, kindFiles, compose.Kind)
+	}
+	return c, f.options(&c, path)
+}
+
+// besides is a path as seen from the file that it stands in.
+func besides(file, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
+}
+
+// files reads what is said of a component of files.
+func (f *specComponent) files(c *Component, path string) (err error) {
+	if line := f.composeLine(); line > 0 {
+		return specError(path, line, "component %q: platform, profiles, env, env-file and images are for kind %q", c.Name, compose.Kind)
 	}
 	if info, err := os.Stat(c.From); err != nil {
-		return c, specError(path, f.From.line, "component %q: from: %v", c.Name, err)
+		return specError(path, f.From.line, "component %q: from: %v", c.Name, err)
 	} else if !info.IsDir() {
-		return c, specError(path, f.From.line, "component %q: from: %s is not a folder", c.Name, c.From)
+		return specError(path, f.From.line, "component %q: from: %s is not a folder", c.Name, c.From)
 	}
-	var err error
 	if c.Scan.Carry, err = f.paths(path, "carry", f.Carry); err != nil {
-		return c, err
+		return err
 	}
 	if c.Scan.Absent, err = f.paths(path, "absent", f.Absent); err != nil {
-		return c, err
+		return err
 	}
 	c.Scan.Partial = f.Partial.value
 	if f.Owner != nil {
 		c.Scan.Owner = &Owner{UID: f.Owner.UID.value, GID: f.Owner.GID.value}
 	}
-	if err := f.keep(&c, path); err != nil {
-		return c, err
-	}
-	return c, f.options(&c, path)
+	return nil
 }
 
 // paths checks a list of paths that the tree does not hold.
