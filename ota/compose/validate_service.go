@@ -190,6 +190,9 @@ func (m Mount) validate(a *App) error {
 	if err := checkAbs("target", m.Target); err != nil {
 		return err
 	}
+	if err := oneOf("type", m.Type, MountVolume, MountBind, MountTmpfs); err != nil {
+		return err
+	}
 	if m.NoCopy && m.Type != MountVolume || (m.Create || m.Propagation != "") && m.Type != MountBind || m.Options != "" && m.Type != MountTmpfs {
 		return invalid("something is said that does not go with type %q", m.Type)
 	}
@@ -209,13 +212,11 @@ func (m Mount) validate(a *App) error {
 			return nil
 		}
 		return checkAbs("source", m.Source)
-	case MountTmpfs:
-		if m.Source != "" || m.ReadOnly {
-			return invalid("a tmpfs has a source or is read-only")
-		}
-		return checkTmpfs(m.Options)
 	}
-	return invalid("type %.40q is not one of a mount", m.Type)
+	if m.Source != "" || m.ReadOnly {
+		return invalid("a tmpfs has a source or is read-only")
+	}
+	return checkTmpfs(m.Options)
 }
 
 // checkTmpfs takes a closed list of options, each once.
