@@ -40,6 +40,7 @@ type content struct {
 	relocate func(context.Context) (*release.Locator, error)
 	gone     map[string]error        // files that the source does not have
 	avoid    map[release.Digest]bool // blobs whose patch gave something else
+	passed   map[release.Digest]int  // places that come before one with the right bytes
 	tried    map[release.Digest]int  // how often a blob came wrong
 	lent     map[release.PieceSum]lent
 	cut      map[release.Digest]bool // blobs whose pieces are in lent
@@ -55,7 +56,7 @@ var _ Content = (*content)(nil)
 
 func newContent(u *Updater) *content {
 	return &content{
-		u: u, gone: map[string]error{}, avoid: map[release.Digest]bool{}, tried: map[release.Digest]int{},
+		u: u, gone: map[string]error{}, avoid: map[release.Digest]bool{}, passed: map[release.Digest]int{}, tried: map[release.Digest]int{},
 		lent: map[release.PieceSum]lent{}, cut: map[release.Digest]bool{},
 	}
 }

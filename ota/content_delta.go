@@ -223,13 +223,23 @@ func (g *groupReader) one(b release.Blob, from int) error {
 }
 
 // doubt finds out whether the old blob is to blame for a wrong new one, or the
-// group.
+// group. Where another place has the old one as it should be, the patch is tried
+// again from there; where none has, another way is left to be found.
 func (g *groupReader) doubt(b release.Blob, from int) error {
-	if from >= 0 && !g.c.isWhole(g.ctx, g.d.olds[from]) {
-		g.c.avoid[b.Digest] = true
-		return nil
+	if from < 0 {
+		return errGroup
 	}
-	return errGroup
+	old := g.d.olds[from]
+	n, ok := g.c.firstWhole(g.ctx, old)
+	switch {
+	case !ok:
+		g.c.avoid[b.Digest] = true
+	case n > g.c.passed[old.Digest]:
+		g.c.passed[old.Digest] = n
+	default:
+		return errGroup
+	}
+	return nil
 }
 
 // damaged makes an end that came too early one of a damaged group.

@@ -55,14 +55,16 @@ func (c *content) whole(r io.ReadCloser, b release.Blob) bool {
 	return errors.Join(err, r.Close()) == nil
 }
 
-// isWhole reports whether a place on the device that seems to hold b does.
-func (c *content) isWhole(ctx context.Context, b release.Blob) bool {
+// firstWhole returns how many places on the device come before the first one that
+// holds b as it should be. It is not ok where none does.
+func (c *content) firstWhole(ctx context.Context, b release.Blob) (n int, ok bool) {
 	for place := range c.local(ctx, b) {
-		if r, ok := place(); ok {
-			return c.whole(r, b)
+		if r, ok := place(); ok && c.whole(r, b) {
+			return n, true
 		}
+		n++
 	}
-	return false
+	return 0, false
 }
 
 // input is content of the device that is read in place, unverified.
@@ -73,7 +75,11 @@ type input struct {
 
 // input opens b where it can be read in place.
 func (c *content) input(ctx context.Context, b release.Blob) (input, bool) {
+	n := 0
 	for place := range c.local(ctx, b) {
+		if n++; n <= c.passed[b.Digest] {
+			continue
+		}
 		r, ok := place()
 		if !ok {
 			continue
