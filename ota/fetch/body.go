@@ -25,6 +25,7 @@ type body struct {
 	skip int64   // bytes of src that lie before pos
 	pos  int64   // the next byte to deliver, as an offset in the file
 	file version // what is known of the file
+	tag  Tag     // of the first answer
 	end  int64   // where to stop; -1 while the end of the file is not known
 
 	breaks int           // connections that broke, since there was progress
@@ -41,6 +42,9 @@ func newBody(ctx context.Context, cancel context.CancelFunc, c *Client, r Reques
 	}
 	return b
 }
+
+// Tag implements [Tagged].
+func (b *body) Tag() Tag { return b.tag }
 
 // Read implements [io.Reader].
 func (b *body) Read(p []byte) (int, error) {
@@ -172,6 +176,9 @@ func (b *body) connect() error {
 		lease.end()
 		return err
 	}
+	if b.pos == b.r.Offset {
+		b.tag = reliable(resp.Header)
+	}
 	b.src = &answer{ReadCloser: resp.Body, lease: lease, pos: b.pos - b.skip, whole: resp.StatusCode == http.StatusOK}
 	return nil
 }
@@ -186,6 +193,7 @@ func (b *body) ask() http.Header {
 	case b.pos > 0:
 		h.Set("Range", fmt.Sprintf("bytes=%d-", b.pos))
 	default:
+		b.r.Unless.ask(h)
 		return h
 	}
 	if b.file.tag != "" {

@@ -65,6 +65,9 @@ type Request struct {
 	// MaxBytes refuses an answer with more bytes, with ErrTooLong; 0 means
 	// no limit where Length is not -1, and 1 TiB where it is.
 	MaxBytes int64
+	// Unless, if it is set, has the file sent only when it is another one than
+	// that; else Get returns ErrNotModified. It is for whole files.
+	Unless Tag
 }
 
 const noMax = 1 << 40
@@ -80,6 +83,9 @@ func (r Request) check() error {
 	if r.Offset < 0 || r.Length < -1 || r.MaxBytes < 0 || r.Length > 0 && r.Offset+r.Length < 0 {
 		return fmt.Errorf("cannot fetch %s: offset %d, length %d, limit %d make no range", redact(u), r.Offset, r.Length, r.MaxBytes)
 	}
+	if r.Unless != (Tag{}) && (r.Offset != 0 || r.Length != -1) {
+		return fmt.Errorf("cannot fetch %s: a part that is wanted unless it is known", redact(u))
+	}
 	if r.Cause < 0 || r.Cause >= causes {
 		return fmt.Errorf("cannot fetch %s: unknown cause %d", redact(u), r.Cause)
 	}
@@ -92,7 +98,7 @@ func (r Request) check() error {
 // The reader ends in [io.EOF] only after Length bytes, or at the end of the
 // file where Length is -1; it ends in an error that is [io.ErrUnexpectedEOF]
 // where the file is shorter than that. It belongs to one goroutine, ends
-// with ctx, and has to be closed.
+// with ctx, and has to be closed. It is a [Tagged].
 func (c *Client) Get(ctx context.Context, r Request) (io.ReadCloser, error) {
 	if err := r.check(); err != nil {
 		return nil, err
@@ -138,5 +144,8 @@ func (c *Client) send(ctx context.Context, rawURL string, header http.Header) (*
 		return resp, nil
 	}
 	resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && (header.Get("If-None-Match") != "" || header.Get("If-Modified-Since") != "") {
+		return nil, ErrNotModified
+	}
 	return nil, statusError(resp)
 }
