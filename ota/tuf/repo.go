@@ -19,6 +19,7 @@ type part struct {
 	offset, length int64  // length -1: to the end of the file
 	max            int64  // refuse more bytes; 0: no limit
 	cause          fetch.Cause
+	unless         fetch.Tag // fetch.ErrNotModified for the same file
 }
 
 // repo reads the files of a repository. A file that is not there is an
@@ -112,7 +113,7 @@ func newHTTPRepo(c *fetch.Client, base string) (*httpRepo, error) {
 
 func (r *httpRepo) get(ctx context.Context, p part) (io.ReadCloser, error) {
 	return r.client.Get(ctx, fetch.Request{
-		URL: r.base + p.name + r.query, Offset: p.offset, Length: p.length, Cause: p.cause, MaxBytes: p.max,
+		URL: r.base + p.name + r.query, Offset: p.offset, Length: p.length, Cause: p.cause, MaxBytes: p.max, Unless: p.unless,
 	})
 }
 

@@ -1,6 +1,7 @@
 package tuf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/fetch"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // rolesURL stands for the metadata folder towards go-tuf, which joins names to a
@@ -28,6 +30,8 @@ type roleFetcher struct {
 	ctx    context.Context
 	s      *Source
 	cached map[string]answer // by name in the repository
+	trust  *trust
+	tag    *tag // of the timestamp, when it came anew
 }
 
 type answer struct {
@@ -62,7 +66,7 @@ func (f *roleFetcher) read(name string, signed int64) ([]byte, error) {
 	if signed < limit {
 		limit, longer = signed, errLonger
 	}
-	data, err := f.s.readAll(f.ctx, part{name: name, length: -1, max: limit, cause: fetch.Metadata})
+	data, err := f.bring(part{name: name, length: -1, max: limit, cause: fetch.Metadata})
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && roleOf(name) == metadata.ROOT:
 		return nil, &metadata.ErrDownloadHTTP{StatusCode: statusNotFound, URL: name}
@@ -74,20 +78,43 @@ func (f *roleFetcher) read(name string, signed int64) ([]byte, error) {
 	return data, nil
 }
 
+// bring reads a file. A timestamp that is still the stored one does not come.
+func (f *roleFetcher) bring(p part) ([]byte, error) {
+	if roleOf(p.name) != metadata.TIMESTAMP {
+		return f.s.readAll(f.ctx, p)
+	}
+	stored := f.trust.Roles[metadata.TIMESTAMP]
+	p.unless = f.trust.Timestamp.of(f.s.from(), stored)
+	data, now, err := f.s.readTagged(f.ctx, p)
+	if p.unless != (fetch.Tag{}) && errors.Is(err, fetch.ErrNotModified) {
+		return stored, nil
+	}
+	if err == nil && now != (fetch.Tag{}) {
+		f.tag = &tag{Of: release.Sum(data), From: f.s.from(), Tag: now}
+	}
+	return data, err
+}
+
 // readAll reads a small file. What fails but a limit is an ErrUnavailable.
 func (s *Source) readAll(ctx context.Context, p part) ([]byte, error) {
+	data, _, err := s.readTagged(ctx, p)
+	return data, err
+}
+
+// readTagged is readAll, and says what the server calls the file.
+func (s *Source) readTagged(ctx context.Context, p part) (data []byte, t fetch.Tag, err error) {
 	r, err := s.get(ctx, p)
 	if err == nil {
-		var data []byte
+		t = r.tag()
 		if data, err = io.ReadAll(r); err == nil {
-			return data, r.Close()
+			return data, t, r.Close()
 		}
 		err = errors.Join(err, r.Close())
 	}
 	if errors.Is(err, fetch.ErrTooLong) {
-		return nil, err
+		return nil, t, err
 	}
-	return nil, unavailable(err)
+	return nil, t, unavailable(err)
 }
 
 // of returns the limit for a metadata file, by its name.
@@ -110,4 +137,9 @@ func roleOf(name string) string {
 		return rest
 	}
 	return role
+}
+
+// from stands for the server that metadata comes from; its URL may be secret.
+func (s *Source) from() release.Digest {
+	return release.Sum([]byte(cmp.Or(s.o.MetadataURL, s.o.URL)))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/pawl-ota/pawl/internal/seam"
+	"github.com/pawl-ota/pawl/ota/fetch"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -34,6 +35,7 @@ const (
 	maxStore    = 64 << 20 // bytes of a file of the store
 	maxSeen     = 64       // releases whose digest is remembered
 	maxLineage  = 32       // roots whose digest is remembered
+	maxDocument = 64 << 10 // bytes of a release document that is kept
 )
 
 // trust is the content of the trust store.
@@ -43,6 +45,35 @@ type trust struct {
 	Roots [][]byte `json:"roots,omitempty"`
 	// Roles are the verified files of the other roles, by role.
 	Roles map[string][]byte `json:"roles,omitempty"`
+	// Timestamp is what a server calls the file of that role.
+	Timestamp *tag `json:"timestampTag,omitempty"`
+	// Document is the release document that was read last.
+	Document []byte `json:"document,omitempty"`
+}
+
+// tag is what a server calls a file, so that it need not send it again. It is
+// no evidence of anything: what it stands for is verified as if it had come.
+type tag struct {
+	Of   release.Digest `json:"of"`   // of the file
+	From release.Digest `json:"from"` // of the server's URL
+	fetch.Tag
+}
+
+// of returns the tag of a stored file, for the server at a URL.
+func (t *tag) of(from release.Digest, stored []byte) fetch.Tag {
+	if t == nil || t.From != from || stored == nil || t.Of != release.Sum(stored) {
+		return fetch.Tag{}
+	}
+	return t.Tag
+}
+
+// note keeps the tag of the timestamp that is stored, once for each: no server
+// can have the device write at every lookup.
+func (t *trust) note(now *tag) {
+	stored := t.Roles[metadata.TIMESTAMP]
+	if now != nil && now.of(now.From, stored) != (fetch.Tag{}) && t.Timestamp.of(now.From, stored) == (fetch.Tag{}) {
+		t.Timestamp = now
+	}
 }
 
 // marks are what a device never goes below.

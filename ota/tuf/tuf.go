@@ -163,7 +163,7 @@ func unread(err error) error {
 }
 
 // get reads from the repository and counts.
-func (s *Source) get(ctx context.Context, p part) (io.ReadCloser, error) {
+func (s *Source) get(ctx context.Context, p part) (*counted, error) {
 	r, err := s.repo.get(ctx, p)
 	if err != nil {
 		return nil, err
@@ -175,6 +175,14 @@ func (s *Source) get(ctx context.Context, p part) (io.ReadCloser, error) {
 type counted struct {
 	io.ReadCloser
 	n *atomic.Int64
+}
+
+// tag returns what the server calls the file; nothing for one in a folder.
+func (c *counted) tag() (t fetch.Tag) {
+	if r, ok := c.ReadCloser.(fetch.Tagged); ok {
+		t = r.Tag()
+	}
+	return t
 }
 
 func (c *counted) Read(p []byte) (int, error) {

@@ -56,11 +56,12 @@ func (v *view) use(dir seam.Dir, find func(*view) error) error {
 	if err != nil {
 		return err
 	}
-	v.trust = trust
+	v.trust, v.roles.trust = trust, &v.trust
 	if err = v.rotate(); err == nil {
 		err = v.refresh()
 	}
 	if err == nil {
+		v.trust.note(v.roles.tag)
 		err = find(v)
 	}
 	return errors.Join(err, v.trust.save(dir, whole))
