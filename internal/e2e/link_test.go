@@ -327,9 +327,9 @@ type linkPair struct {
 	size   int64 // of the second one's content, about
 }
 
-// newLinkPair makes two releases. Of the second some megabytes are new, and of the
+// newLinkPair makes two releases, the first one with further lines of spec. Of the second some megabytes are new, and of the
 // first some files are changed.
-func newLinkPair(t testing.TB) *linkPair {
+func newLinkPair(t testing.TB, spec ...string) *linkPair {
 	m := newMaker(t)
 	p := &linkPair{m: m, before: filepath.Join(m.dir, "before"), v1: filepath.Join(m.dir, "v1")}
 	all := noise(16 << 20)
@@ -337,7 +337,7 @@ func newLinkPair(t testing.TB) *linkPair {
 		write(t, p.v1, fmt.Sprint("old/", i), all[i*50_000:][:10_000+i*5_000], 0o644)
 	}
 	write(t, p.v1, "big", all[1<<20:][:2<<20], 0o644)
-	m.release("1.0.0", p.v1)
+	m.release("1.0.0", p.v1, spec...)
 	cloneTree(t, m.repo, p.before)
 	p.v2 = cloneTree(t, p.v1, filepath.Join(m.dir, "v2"))
 	for i := range 10 {

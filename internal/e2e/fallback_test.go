@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+// TestFallback damages what an update of the device starts from: what patches
+// are applied to, in each of its places, and what was set aside. The update completes from what
+// is left, and fetches more only in place of what was damaged.
+func TestFallback(t *testing.T) {
+	t.Parallel()
+	p := newLinkPair(t, "  keep: {previous: 1, repair: changed}")
+	usual := p.usual(t)
+	big := fileSize(t, filepath.Join(p.v2, "big"))
+	damage := func(t *testing.T, path string, every int) {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		for i := every / 2; i < len(data); i += every {
+			data[i] ^= 0x41
+		}
+		require.NoError(t, os.WriteFile(path, data, 0o644))
+	}
+	copyOf := func(d *linked) string {
+		data, err := os.ReadFile(filepath.Join(p.v1, "big"))
+		require.NoError(t, err)
+		return filepath.Join(d.state, "updates", "blobs", release.Sum(data).String())
+	}
+	for _, c := range []struct {
+		name  string
+		do    func(*testing.T, *linked)
+		least int64 // bytes beside the usual ones
+		most  int64
+	}{
+		{"nothing", func(*testing.T, *linked) {}, 0, 0},
+		{"installed file", func(t *testing.T, d *linked) { damage(t, filepath.Join(d.app, "big"), 1000) }, 0, 0},
+		{"local copy", func(t *testing.T, d *linked) { damage(t, copyOf(d), 1000) }, 0, 0},
+		{"installed file and local copy", func(t *testing.T, d *linked) {
+			damage(t, filepath.Join(d.app, "big"), 1000)
+			damage(t, copyOf(d), 1000)
+		}, 2 << 20, big},
+		{"one byte of both", func(t *testing.T, d *linked) {
+			damage(t, filepath.Join(d.app, "big"), 1<<20)
+			damage(t, copyOf(d), 1<<20)
+		}, 600_000, big / 2},
+		{"no file and no local copy", func(t *testing.T, d *linked) {
+			require.NoError(t, os.Remove(filepath.Join(d.app, "big")))
+			require.NoError(t, os.Remove(copyOf(d)))
+		}, 0, big},
+		{"what was set aside", func(t *testing.T, d *linked) {
+			d.link.fault = func(r *reply) {
+				if r.isContent() && r.nth > 6 {
+					instead(http.StatusNotFound)(r)
+				} else if r.isContent() && len(r.body) > 5<<20 {
+					r.cut = 4 << 20
+				}
+			}
+			d.must(1, "update")
+			d.link.fault = nil
+			kept, err := filepath.Glob(filepath.Join(d.state, "updates", "spool", "*"))
+			require.NoError(t, err)
+			require.NotEmpty(t, kept)
+			for _, name := range kept {
+				damage(t, name, 1<<20)
+			}
+		}, 1, 8 << 20},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			d := p.device(t)
+			c.do(t, d)
+			a := d.must(0, "update")
+			d.holds(p.v2)
+			all, twice := d.counts()
+			t.Logf("%d bytes sent, %d beside the usual ones, %d of them twice; %d counted by the agent", all, all-usual, twice, a.Result.Bytes)
+			require.GreaterOrEqual(t, all-usual, c.least)
+			require.LessOrEqual(t, all-usual, c.most)
+		})
+	}
+}
+
+// usual returns how many bytes of content the update takes when nothing is
+// damaged.
+func (p *linkPair) usual(t *testing.T) int64 {
+	d := p.device(t)
+	d.must(0, "update")
+	all, _ := d.counts()
+	return all
+}
+
+func fileSize(t *testing.T, path string) int64 {
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	return info.Size()
+}
+
+// TestIdlePoll: a device that runs the newest release asks for two files, and all
+// that crosses the wire is less than 1.5 KB.
+func TestIdlePoll(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t)
+	tree := filepath.Join(m.dir, "v1")
+	write(t, tree, "bin/app", "one", 0o755)
+	m.release("1.0.0", tree)
+	d := newDevice(t, m, t.TempDir())
+	d.must(0, "update")
+	past := time.Now().Add(-time.Minute) // else the server could not tell this one from one of the same second
+	require.NoError(t, os.Chtimes(filepath.Join(m.repo, "metadata", "timestamp.json"), past, past))
+	wire := m.throughAWire()
+	d.set("source", "url", m.url)
+	d.must(0, "check") // the server is another one
+	for _, verb := range []string{"check", "update"} {
+		before, requests := wire.Load(), m.requests.Load()
+		d.must(0, verb)
+		n := wire.Load() - before
+		t.Logf("%s: %d bytes of HTTP", verb, n)
+		require.Less(t, n, int64(1500))
+		require.EqualValues(t, 2, m.requests.Load()-requests)
+	}
+}
