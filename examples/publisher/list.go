@@ -11,10 +11,10 @@ import (
 	"github.com/pawl-ota/pawl/ota/publish"
 )
 
-// listMore prints the scripts and the services of the releases, each as a table
-// of its own where there are any.
+// listMore prints the scripts, the services and the containers of the releases,
+// each as a table of its own where there are any.
 func (c *command) listMore(list []publish.Listed) error {
-	var scripts, services [][]string
+	var scripts, services, containers [][]string
 	for _, l := range list {
 		head := []string{l.Variant, fmt.Sprint(l.Seq)}
 		for _, s := range l.Scripts {
@@ -30,11 +30,17 @@ func (c *command) listMore(list []publish.Listed) error {
 		for _, s := range l.Services {
 			services = append(services, append(head[:2:2], s.Component, s.Name, cmp.Or(s.Do, "-")))
 		}
+		for _, s := range l.Containers {
+			containers = append(containers, append(head[:2:2], s.Component, s.Name, s.Image, s.Strategy))
+		}
 	}
 	if err := table(c.out, "VARIANT SEQ COMPONENT AT SCRIPT LIMIT RUN UNDO", scripts); err != nil {
 		return err
 	}
-	return table(c.out, "VARIANT SEQ COMPONENT SERVICE DO", services)
+	if err := table(c.out, "VARIANT SEQ COMPONENT SERVICE DO", services); err != nil {
+		return err
+	}
+	return table(c.out, "VARIANT SEQ COMPONENT CONTAINER IMAGE STRATEGY", containers)
 }
 
 func table(out io.Writer, head string, rows [][]string) error {

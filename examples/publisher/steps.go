@@ -35,7 +35,7 @@ func (s *steps) show(p publish.Progress) {
 }
 
 // past are the steps as their lines name them.
-var past = map[string]string{"scan": "scanned", "pack": "packed", "delta": "compared", "sign": "signed"}
+var past = map[string]string{"scan": "scanned", "image": "brought", "pack": "packed", "delta": "compared", "sign": "signed"}
 
 // end prints the line of the step that ran last, if it went well.
 func (s *steps) end(good bool) {

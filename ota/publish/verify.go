@@ -3,12 +3,15 @@ package publish
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/pawl-ota/pawl/ota/compose"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -34,7 +37,8 @@ type Verified struct {
 // Verify reads the whole repository as a client does that trusts root, or its
 // first root where that is nil: the metadata, which may not have expired, that of
 // delegated roles too, every document, every table, every patch, every delta and
-// every blob of every pack. Patches and deltas are applied where the repository
+// every blob of every pack, and whether the layers of an image are those that its
+// configuration names. Patches and deltas are applied where the repository
 // lists the release that they start from. Its error wraps [ErrDamaged] where
 // content is not as it was signed.
 func (r *Repository) Verify(ctx context.Context, root []byte) (Verified, error) {
@@ -162,7 +166,41 @@ func (v *verifying) component(c release.Component, l *listed, table *release.Tab
 			return err
 		}
 	}
+	if c.Kind == compose.Kind {
+		if err := v.app(p); err != nil {
+			return err
+		}
+	}
 	return v.deltas(c.Name, p, l.locator)
+}
+
+// app compares the layers of each image with what its configuration names.
+func (v *verifying) app(p *predecessor) error {
+	app, err := compose.Parse(p.file)
+	if err != nil {
+		return err
+	}
+	for _, image := range app.Images {
+		data, err := v.r.disk.readBlob(image.Config, p.table)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", image.Name, err)
+		}
+		var c imageConfig
+		if err := json.Unmarshal(data, &c); err != nil {
+			return fmt.Errorf("image %s: its configuration: %w", image.Name, err)
+		}
+		if image.Ref != "" {
+			continue
+		}
+		var layers []string
+		for _, l := range image.Layers {
+			layers = append(layers, "sha256:"+l.Digest.String())
+		}
+		if !slices.Equal(layers, c.RootFS.DiffIDs) {
+			return fmt.Errorf("image %s: its layers are not those of its configuration", image.Name)
+		}
+	}
+	return nil
 }
 
 func (v *verifying) count(b release.Blob) {
