@@ -49,6 +49,8 @@ var bans = []ban{
 	{"container", module + "/ota/publish", "keys, signing and the parsing of compose files stay at the publisher"},
 	{"container", "testing", "a device binary holds no test code"},
 	{"ota/compose", docker, "publisher and device read the same document, and only the device has an engine"},
+	{"monitor/watchdog", "net", "a guard that feeds a watchdog has no use for a network"},
+	{"monitor/watchdog", module + "/ota", "it fits the engine by shape, and does without one"},
 	{"ota/fetch", goTUF, "transport knows nothing of trust"},
 	{"ota/tuf", module + "/ota/publish", "keys and signing stay at the publisher"},
 	{"examples/agent", docker, "an agent for files is small"},
