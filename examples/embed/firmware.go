@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pawl-ota/pawl/monitor/watchdog"
 	"github.com/pawl-ota/pawl/ota"
 )
 
@@ -14,7 +15,7 @@ import (
 type firmware struct {
 	updates *updates
 	every   time.Duration // between two units of work
-	dog     *dog
+	dog     *watchdog.Shared
 	say     func(format string, args ...any)
 
 	done atomic.Int64 // units of work since the start
@@ -75,7 +76,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 // work is one unit of what the device is for.
 func (f *firmware) work() {
 	f.done.Add(1)
-	f.dog.alive()
+	_ = f.dog.Alive() // a watchdog that cannot be kicked resets the device: nothing is left to do here
 }
 
 // health is what a trial asks: has this program worked since it was started?

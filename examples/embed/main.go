@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/pawl-ota/pawl/micro"
+	"github.com/pawl-ota/pawl/monitor/watchdog"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/tuf"
 )
@@ -62,12 +63,12 @@ func main() {
 func start(ctx context.Context, s settings, log io.Writer) error {
 	say := func(format string, args ...any) { fmt.Fprintf(log, version+": "+format+"\n", args...) }
 	say("started")
-	hardware, err := openHardware(s.watchdog)
+	hardware, err := startWatchdog(s.watchdog)
 	if err != nil {
 		return err
 	}
-	defer hardware.Close()
-	f := &firmware{every: s.work, dog: newDog(hardware, time.Now), say: say}
+	defer hardware.Disarm()
+	f := &firmware{every: s.work, dog: watchdog.NewShared(hardware), say: say}
 	own := &ownProgram{dir: filepath.Join(s.dir, "own")}
 	options, err := s.options(f, own)
 	if err != nil {
@@ -97,6 +98,18 @@ func start(ctx context.Context, s settings, log io.Writer) error {
 	}
 	say("stopped")
 	return nil
+}
+
+// startWatchdog starts the watchdog of the device; without a path there is none.
+func startWatchdog(path string) (watchdog.Watchdog, error) {
+	if path == "" {
+		return watchdog.None{}, nil
+	}
+	d, err := watchdog.OpenDevice(watchdog.DeviceOptions{Path: path})
+	if err != nil {
+		return nil, err
+	}
+	return d, d.Arm(time.Minute)
 }
 
 // options puts the parts of the device together.

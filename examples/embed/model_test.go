@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pawl-ota/pawl/monitor/watchdog"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/otatest"
 	"github.com/stretchr/testify/require"
@@ -64,7 +65,7 @@ func (w *world) start() (needs ota.Effect, done bool) {
 	ctx, cancel := context.WithTimeout(w.dev.Context(), 10*time.Minute)
 	defer cancel()
 	options := w.dev.Options()
-	f := &firmware{every: 10 * time.Second, dog: newDog(noHardware{}, time.Now), say: func(string, ...any) {}}
+	f := &firmware{every: 10 * time.Second, dog: watchdog.NewShared(watchdog.None{}), say: func(string, ...any) {}}
 	options.Progress = func(p ota.Progress) {
 		f.progress(p)
 		if w.stop != nil && w.stop(p) {
