@@ -1,8 +1,10 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -64,6 +66,7 @@ type composing struct {
 	env     map[string]string
 	images  *images
 	app     *compose.App
+	at      map[string]int // of images, by what the file calls them
 }
 
 // composeApp makes the app document of the compose file at c.From, and brings
@@ -78,7 +81,7 @@ func (a *adding) composeApp(c Component, values map[string]string, s *spool) (*c
 		return nil, err
 	}
 	done := int64(0)
-	b := &composing{ctx: a.ctx, opts: c.Compose, dir: filepath.Dir(file), images: &images{ctx: a.ctx, disk: &a.r.disk, platform: p, spool: s,
+	b := &composing{ctx: a.ctx, opts: c.Compose, at: map[string]int{}, dir: filepath.Dir(file), images: &images{ctx: a.ctx, disk: &a.r.disk, platform: p, spool: s,
 		configs: map[release.Digest]imageConfig{}, told: func(n int) {
 			done += int64(n)
 			a.r.opts.Progress(Progress{Step: "image", Name: c.Name, Done: done})
@@ -90,10 +93,13 @@ func (a *adding) composeApp(c Component, values map[string]string, s *spool) (*c
 		return nil, err
 	}
 	if b.project, err = b.load(file, c.Name); err != nil {
-		return nil, b.walk.locate(err)
+		return nil, cmp.Or(a.ctx.Err(), b.walk.locate(err))
 	}
 	b.app = &compose.App{Format: compose.Format, Name: b.project.Name}
 	if err := b.make(); err != nil {
+		return nil, err
+	}
+	if err := b.app.Validate(); err != nil {
 		return nil, b.walk.locate(err)
 	}
 	return b.app, nil
@@ -107,7 +113,7 @@ func (b *composing) environment(values map[string]string) (map[string]string, er
 	}
 	for k, v := range b.opts.Env {
 		if _, ok := env[k]; ok || strings.HasPrefix(k, "PAWL_") {
-			return nil, fmt.Errorf("env: %s is not for the maker to set", k)
+			return nil, fmt.Errorf("%w: env: %s is not for the maker to set", ErrSpec, k)
 		}
 		env[k] = v
 	}
@@ -167,7 +173,7 @@ func readRaw(file, text string, vars map[string]string) error {
 
 // load has compose-go read the file.
 func (b *composing) load(file, name string) (*types.Project, error) {
-	details := types.ConfigDetails{WorkingDir: b.dir, ConfigFiles: []types.ConfigFile{{Filename: file}}, Environment: b.env}
+	details := types.ConfigDetails{WorkingDir: b.dir, ConfigFiles: []types.ConfigFile{{Filename: file, Content: b.walk.content}}, Environment: b.env}
 	return loader.LoadWithContext(b.ctx, details, func(o *loader.Options) {
 		o.SetProjectName(b.walk.projectName(name), true)
 		o.Profiles = b.opts.Profiles
@@ -213,24 +219,17 @@ func (b *composing) make() error {
 	if err != nil {
 		return err
 	}
-	at := map[string]int{}
 	for _, name := range order {
-		s := b.project.Services[name]
-		if err := b.image(s, at); err != nil {
+		if err := b.image(b.project.Services[name]); err != nil {
 			return err
 		}
 	}
-	if err := b.unused(at); err != nil {
+	if err := cmp.Or(b.unused(), b.networks()); err != nil {
 		return err
 	}
-	if err := b.networks(); err != nil {
-		return err
-	}
-	if err := b.volumes(); err != nil {
-		return err
-	}
+	b.volumes()
 	for _, name := range order {
-		s, err := b.service(b.project.Services[name], at[b.project.Services[name].Image])
+		s, err := b.service(b.project.Services[name])
 		if err != nil {
 			return err
 		}
@@ -239,10 +238,7 @@ func (b *composing) make() error {
 	b.oneShots()
 	slices.SortFunc(b.app.Volumes, func(x, y compose.Volume) int { return strings.Compare(x.Name, y.Name) })
 	b.dropUnused()
-	if err := b.marks(); err != nil {
-		return err
-	}
-	return b.app.Validate()
+	return b.marks()
 }
 
 // marks finds values of the device where none can be.
@@ -253,7 +249,7 @@ func (b *composing) marks() error {
 		}
 	}
 	if data, err := json.Marshal(b.app); err == nil && strings.ContainsAny(string(data), markBegin+markEnd) {
-		return fmt.Errorf("a value of the device stands outside of services")
+		return b.walk.locate(errors.New("a value of the device stands outside of services"))
 	}
 	return nil
 }
@@ -282,7 +278,7 @@ func (b *composing) order() ([]string, error) {
 		delete(needs, ready)
 	}
 	if len(order) == 0 {
-		return nil, fmt.Errorf("no service is left: services has only ones with profiles that the SPEC does not name")
+		return nil, b.walk.fail("services", "none is left: all have profiles, and the SPEC names none of those")
 	}
 	return order, nil
 }
@@ -304,12 +300,12 @@ func (b *composing) dependencies(s types.ServiceConfig) (names []string) {
 }
 
 // image brings the image of a service, once.
-func (b *composing) image(s types.ServiceConfig, at map[string]int) error {
+func (b *composing) image(s types.ServiceConfig) error {
 	path := "services." + s.Name + ".image"
 	if s.Image == "" {
 		return b.walk.fail("services."+s.Name, "there is no image")
 	}
-	if _, ok := at[s.Image]; ok {
+	if _, ok := b.at[s.Image]; ok {
 		return nil
 	}
 	from, ok := b.opts.Images[s.Image]
@@ -321,24 +317,25 @@ func (b *composing) image(s types.ServiceConfig, at map[string]int) error {
 	}
 	image, err := b.images.take(s.Image, from)
 	if err != nil {
-		return b.walk.fail(path, "image %s: %v", s.Image, err)
+		// A registry that does not answer is no fault of the file.
+		return fmt.Errorf("%s: image %s: %w", b.walk.where(path), s.Image, err)
 	}
 	for i, other := range b.app.Images {
 		if other.Config.Digest == image.Config.Digest && other.Ref == image.Ref {
-			at[s.Image] = i
+			b.at[s.Image] = i
 			return nil
 		}
 	}
-	at[s.Image] = len(b.app.Images)
+	b.at[s.Image] = len(b.app.Images)
 	b.app.Images = append(b.app.Images, image)
 	return nil
 }
 
 // unused refuses images of the SPEC that no service has.
-func (b *composing) unused(at map[string]int) error {
+func (b *composing) unused() error {
 	for _, name := range slices.Sorted(maps.Keys(b.opts.Images)) {
-		if _, ok := at[name]; !ok && name != "*" {
-			return fmt.Errorf("the SPEC says where the image %s comes from, and no service has it", name)
+		if _, ok := b.at[name]; !ok && name != "*" {
+			return b.walk.locate(fmt.Errorf("the SPEC says where the image %s comes from, and no service has it", name))
 		}
 	}
 	return nil

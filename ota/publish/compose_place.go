@@ -38,7 +38,7 @@ func (b *composing) networks() error {
 }
 
 // volumes takes over all named volumes of the file.
-func (b *composing) volumes() error {
+func (b *composing) volumes() {
 	for _, key := range slices.Sorted(maps.Keys(b.project.Volumes)) {
 		in := b.project.Volumes[key]
 		v := compose.Volume{Name: key, Engine: in.Name, External: bool(in.External)}
@@ -47,7 +47,6 @@ func (b *composing) volumes() error {
 		}
 		b.app.Volumes = append(b.app.Volumes, v)
 	}
-	return nil
 }
 
 // attach puts the service into its networks.

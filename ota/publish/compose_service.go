@@ -31,10 +31,10 @@ type serving struct {
 }
 
 // service returns what the document says of a service.
-func (b *composing) service(in types.ServiceConfig, image int) (compose.Service, error) {
+func (b *composing) service(in types.ServiceConfig) (compose.Service, error) {
 	s := &serving{composing: b, in: in}
 	s.out = compose.Service{
-		Name: in.Name, Container: in.ContainerName, Image: image, Strategy: compose.Recreate,
+		Name: in.Name, Container: in.ContainerName, Image: b.at[in.Image], Strategy: compose.Recreate,
 		Trial:      compose.Trial{Uptime: defaultUptime},
 		Entrypoint: templates(in.Entrypoint), Command: templates(in.Command),
 		User: in.User, WorkingDir: in.WorkingDir, Init: in.Init, StopSignal: in.StopSignal, StopGrace: defaultGrace,
@@ -160,9 +160,22 @@ func (s *serving) waits() error {
 		if condition == compose.Completed && (other.Restart == "always" || other.Restart == "unless-stopped") {
 			return s.fail("depends_on."+name, "%q never completes: its restart is %q", name, other.Restart)
 		}
+		if condition == compose.Healthy && !s.checked(other) {
+			return s.fail("depends_on."+name, "%q is never healthy: neither the file nor its image has a healthcheck for it", name)
+		}
 		s.out.DependsOn = append(s.out.DependsOn, compose.Dependency{Service: name, Condition: condition})
 	}
 	return nil
+}
+
+// checked reports whether a service has a check of its health.
+func (b *composing) checked(s types.ServiceConfig) bool {
+	own := func(disabled bool, test []string) bool { return !disabled && len(test) > 0 && test[0] != "NONE" }
+	if h := s.HealthCheck; h != nil && (h.Disable || len(h.Test) > 0) {
+		return own(h.Disable, h.Test)
+	}
+	image := b.app.Images[b.at[s.Image]]
+	return own(false, b.images.configs[image.Config.Digest].Config.Healthcheck.Test)
 }
 
 // environment takes the files first, then what is written out.

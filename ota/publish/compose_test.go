@@ -45,7 +45,7 @@ func (k *kitchen) app(files tree, o ComposeOptions) (*compose.App, error) {
 	app, err := a.composeApp(Component{Name: "gateway", From: filepath.Join(dir, "compose.yaml"), Compose: o},
 		map[string]string{"PAWL_PRODUCT": "gw", "PAWL_VARIANT": "default", "PAWL_VERSION": "1.2.3", "PAWL_SEQ": "7"}, newSpool(f))
 	if err != nil {
-		return nil, fmt.Errorf("%s", strings.ReplaceAll(err.Error(), dir+"/", ""))
+		return nil, shortError{err, dir + "/"}
 	}
 	data, err := app.Encode()
 	require.NoError(k.t, err)
@@ -54,6 +54,15 @@ func (k *kitchen) app(files tree, o ComposeOptions) (*compose.App, error) {
 	require.Equal(k.t, app, again)
 	return app, nil
 }
+
+// shortError leaves a folder out of an error.
+type shortError struct {
+	error
+	dir string
+}
+
+func (e shortError) Error() string { return strings.ReplaceAll(e.error.Error(), e.dir, "") }
+func (e shortError) Unwrap() error { return e.error }
 
 // service makes the app of one service "app" that says text, with rest behind
 // it.
@@ -74,7 +83,7 @@ func indent(text string, n int) string {
 func TestComposeKeys(t *testing.T) {
 	k := newKitchen(t)
 	yes, sec := true, time.Second
-	const helper = "  db:\n    image: acme/db:1\n    restart: always\n  job:\n    image: acme/job:1\n"
+	const helper = "  db:\n    image: acme/db:1\n    restart: always\n    healthcheck: {test: x}\n  job:\n    image: acme/job:1\n"
 	for _, c := range []struct {
 		text, rest string
 		want       func(s *compose.Service)
@@ -131,7 +140,7 @@ func TestComposeKeys(t *testing.T) {
 			s.DependsOn = []compose.Dependency{{Service: "db", Condition: "started"}}
 		}},
 		{"depends_on: [db]", helper, func(s *compose.Service) { s.DependsOn = []compose.Dependency{{Service: "db", Condition: "started"}} }},
-		{"depends_on: {db: {condition: service_healthy}, job: {condition: service_completed_successfully, restart: false, required: true}}", helper, func(s *compose.Service) {
+		{"depends_on: {db: {condition: service_healthy, required: true}, job: {condition: service_completed_successfully, restart: false, required: true}}", helper, func(s *compose.Service) {
 			s.DependsOn = []compose.Dependency{{Service: "db", Condition: "healthy"}, {Service: "job", Condition: "completed"}}
 		}},
 		{"depends_on: {other: {condition: service_started, required: false}}", "  other: {image: x, profiles: [none]}\n", func(*compose.Service) {}},
@@ -226,6 +235,7 @@ func TestComposeApp(t *testing.T) {
 	o.Profiles = []string{"field"}
 	app, err := k.app(tree{
 		"compose.yaml": `
+version: "3.8"
 name: shop
 include: [other/more.yaml]
 x-common: &common
@@ -288,6 +298,8 @@ func TestComposeRefused(t *testing.T) {
 		{"depends_on: [b]", "  b: {image: x, depends_on: [app]}\n", "compose.yaml"},
 		{"depends_on: {b: {condition: service_started, restart: true}}", "  b: {image: x}\n", `restart: it is not supported: all services`},
 		{"depends_on: {b: {condition: service_completed_successfully}}", "  b: {image: x, restart: always}\n", `"b" never completes`},
+		{"depends_on: {b: {condition: service_healthy}}", "  b: {image: x}\n", `compose.yaml:4: not the description of a release: services.app.depends_on.b: "b" is never healthy`},
+		{"depends_on: {b: {condition: service_healthy}}", "  b: {image: x, healthcheck: {disable: true}}\n", `"b" is never healthy`},
 		{"depends_on: [b]", "  b: {image: x, profiles: [lab]}\n", `compose.yaml:2: not the description of a release: service "app" depends on undefined service "b"`},
 		{"volumes: ['./data:/x']", "", `compose.yaml:4: not the description of a release: services.app.volumes.0: "./data" is a path of the publisher's`},
 		{"volumes: ['~/data:/x']", "", `is a home folder of the publisher's`},
@@ -334,6 +346,13 @@ func TestComposeRefused(t *testing.T) {
 	require.ErrorContains(t, err, "PAWL_SEQ is not for the maker to set")
 	_, err = k.app(tree{"compose.yaml": "include: [sub/x.yaml]\n", "sub/x.yaml": "services: {app: {image: a}}\n", "sub/.env": "A=b\n"}, k.options())
 	require.ErrorContains(t, err, "sub/.env would be used")
+	_, err = k.app(tree{"compose.yaml": "include: [x.yaml]\n", "x.yaml": "version: '3'\nservices: {app: {image: a}}\n"}, k.options())
+	require.ErrorContains(t, err, "x.yaml:1: not the description of a release: version: it means nothing any more")
+	o = k.options()
+	o.Images["*"] = ImageSource{From: FromArchive, Path: "none.tar"}
+	_, err = k.app(file, o)
+	require.ErrorContains(t, err, "compose.yaml:1: image a: stat none.tar")
+	require.NotErrorIs(t, err, ErrSpec)
 	bomb := "x-a: &a [b,b,b,b,b,b,b,b,b,b]\n"
 	for i := range 8 {
 		bomb += fmt.Sprintf("x-%c: &%c [%s]\n", 'b'+i, 'b'+i, strings.Repeat(fmt.Sprintf("*%c,", 'a'+i), 9))
@@ -394,6 +413,28 @@ func TestComposeRelease(t *testing.T) {
 	require.NoError(t, err)
 	_, err = f.Verify(t.Context(), nil)
 	require.NoError(t, err)
+}
+
+// TestVerifyApp has an app refused whose layers are in another order than its
+// image says.
+func TestVerifyApp(t *testing.T) {
+	f := newFixture(t)
+	dir := tree{"compose.yaml": "services: {app: {image: acme/app}}\n"}.write(t)
+	image := testImage(t, "linux/amd64", layer("bin/app", "one"), layer("bin/other", "two"))
+	_, err := f.Release(t.Context(), Spec{Version: "1", Components: []Component{{Name: "gateway", Kind: compose.Kind, From: filepath.Join(dir, "compose.yaml"),
+		Compose: ComposeOptions{Platform: "linux/amd64", Images: map[string]ImageSource{"*": {From: FromArchive, Path: archive(t, true, map[string]v1.Image{"acme/app:1": image})}}}}}})
+	require.NoError(t, err)
+	l := f.newest(t)
+	p, err := f.disk.predecessor(l, l.release.Components[0])
+	require.NoError(t, err)
+	v := &verifying{ctx: t.Context(), r: f.Repository}
+	require.NoError(t, v.app(p))
+	app, err := compose.Parse(p.file)
+	require.NoError(t, err)
+	slices.Reverse(app.Images[0].Layers)
+	p.file, err = app.Encode()
+	require.NoError(t, err)
+	require.ErrorContains(t, v.app(p), "its layers are not those of its configuration")
 }
 
 // static is content that nothing compresses.

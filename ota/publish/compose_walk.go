@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type composeWalk struct {
 	at      map[string]place // by path, such as services.web.ports
 	envFile []string         // of the SPEC
 	name    string           // of the app, where the first file says one
+	content []byte           // of the first file
 	nodes   int
 }
 
@@ -47,6 +49,8 @@ func walkCompose(file string, envFile []string) (*composeWalk, error) {
 	}
 	return w, nil
 }
+
+func (p place) String() string { return p.file + ":" + strconv.Itoa(p.line) }
 
 // where finds the place of a path, or of what it is in.
 func (w *composeWalk) where(path string) place {
@@ -114,6 +118,9 @@ func (w *composeWalk) read(name string) error {
 	if doc.Kind != yaml.DocumentNode || doc.Content[0].Kind != yaml.MappingNode {
 		return specError(name, 0, "is not a compose file")
 	}
+	if err := w.dropVersion(doc.Content[0], name, data); err != nil {
+		return err
+	}
 	walk := fileWalk{composeWalk: w, file: name}
 	if err := walk.node(doc.Content[0], composeShape(), "", 0); err != nil {
 		return err
@@ -122,6 +129,28 @@ func (w *composeWalk) read(name string) error {
 		if err := w.read(other); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// dropVersion takes the key version out of the first file: it means nothing any
+// more, and compose-go would tell that to standard error.
+func (w *composeWalk) dropVersion(top *yaml.Node, name string, data []byte) error {
+	first := len(w.files) == 1
+	if first {
+		w.content = data
+	}
+	for i := 0; i+1 < len(top.Content); i += 2 {
+		key, value := top.Content[i], top.Content[i+1]
+		if key.Value != "version" {
+			continue
+		}
+		if !first || top.Style&yaml.FlowStyle != 0 || value.Kind != yaml.ScalarNode || value.Line != key.Line {
+			return specError(name, key.Line, "version: it means nothing any more: remove it")
+		}
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		lines[key.Line-1] = []byte("\n")
+		w.content = bytes.Join(lines, nil)
 	}
 	return nil
 }

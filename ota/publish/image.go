@@ -66,7 +66,9 @@ type imageConfig struct {
 	} `json:"rootfs"`
 	Config struct {
 		Volumes     map[string]struct{} `json:"Volumes"`
-		Healthcheck *json.RawMessage    `json:"Healthcheck"`
+		Healthcheck struct {
+			Test []string `json:"Test"`
+		} `json:"Healthcheck"`
 	} `json:"config"`
 }
 

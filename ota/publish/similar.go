@@ -54,7 +54,8 @@ func (a *adding) match(p *part, from *predecessor) ([]pair, error) {
 			pairs[i].from = olds[pairs[i].From]
 		}
 	}
-	return pairs, nil
+	// To make a layer of nothing takes long, and saves little over its pieces.
+	return slices.DeleteFunc(pairs, func(p pair) bool { return p.at.drifts && p.From < 0 && p.to.Size >= groupOwn }), nil
 }
 
 // gone is a file whose content the new release does not have.
