@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/internal/chunk"
+	"github.com/pawl-ota/pawl/ota/publish"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -39,6 +41,7 @@ func TestFarBehind(t *testing.T) {
 		}
 	}
 	table, locator := newestTable(t, m.repo)
+	listed := m.fetches()
 	documents := locator.Table.Size + longestIndex(t, table, locator)
 	for at, d := range devices {
 		d.set("source", "url", link.url)
@@ -57,6 +60,9 @@ func TestFarBehind(t *testing.T) {
 		require.LessOrEqual(t, requests, 12+len(packs))
 		require.LessOrEqual(t, len(packs), len(floor.packs)+1, "one for the index")
 		require.LessOrEqual(t, sent, plan.Fetch+documents)
+		said := listed[uint64(at)]
+		require.InDelta(t, said.Bytes, sent, float64(sent)/20+1000, "publisher list: %+v", said)
+		require.Equal(t, len(packs), said.Packs)
 		if at < newest-2 {
 			require.Zero(t, plan.Parts[0].Patched.Blobs, "%+v", plan)
 			continue
@@ -64,6 +70,20 @@ func TestFarBehind(t *testing.T) {
 		require.Positive(t, plan.Parts[0].Patched.Blobs, "%+v", plan)
 		require.Less(t, sent, floor.bytes/2)
 	}
+}
+
+// fetches returns what publisher list says that devices fetch to get to the newest
+// release, by the one that they run.
+func (m *maker) fetches() map[uint64]publish.Fetch {
+	m.t.Helper()
+	lines := bytes.Split(bytes.TrimSpace([]byte(m.publisher("list", "-repo", m.repo, "-json"))), []byte("\n"))
+	var newest struct{ Fetches []publish.Fetch }
+	require.NoError(m.t, json.Unmarshal(lines[len(lines)-1], &newest))
+	by := map[uint64]publish.Fetch{}
+	for _, f := range newest.Fetches {
+		by[f.From] = f
+	}
+	return by
 }
 
 // history publishes releases.

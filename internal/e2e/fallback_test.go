@@ -101,6 +101,62 @@ func fileSize(t *testing.T, path string) int64 {
 	return info.Size()
 }
 
+// TestPackThatIsGone: of a release that goes back to the content of an earlier one
+// the server has lost the pack with the patches, the index among them. All of it
+// comes from the earlier pack.
+func TestPackThatIsGone(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t)
+	link := newLink(t, m.repo)
+	none := "  keep: {previous: 0, repair: none}"
+	v1 := filepath.Join(m.dir, "v1")
+	write(t, v1, "bin/app", noise(300_000), 0o755)
+	write(t, v1, "etc/conf", "one", 0o644)
+	m.release("1.0.0", v1, none)
+	v2 := cloneTree(t, v1, filepath.Join(m.dir, "v2"))
+	appendTo(t, filepath.Join(v2, "bin/app"), "more")
+	write(t, v2, "etc/conf", "two", 0o644)
+	m.release("1.1.0", v2, none)
+	d := newDevice(t, m, t.TempDir())
+	d.set("source", "url", link.url)
+	d.must(0, "update")
+	old := packsOf(t, m.repo)
+	m.release("1.2.0", v1, none)
+	var lost []string
+	for name := range packsOf(t, m.repo) {
+		if !old[name] {
+			lost = append(lost, name)
+		}
+	}
+	require.Len(t, lost, 1)
+	link.forget()
+	link.fault = func(r *reply) {
+		if r.name == lost[0] {
+			instead(http.StatusNotFound)(r)
+		}
+	}
+	a := d.must(0, "update")
+	d.holds(v1)
+	_, packs := link.requests()
+	require.Len(t, packs, 2, "the lost one and another: %v", link.asked)
+	require.LessOrEqual(t, len(link.asked), 15, "%v", link.asked)
+	require.Greater(t, a.Result.Bytes, int64(10_000), "it came as a patch all the same")
+}
+
+// packsOf returns the names of the packs of a repository.
+func packsOf(t *testing.T, repo string) map[string]bool {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(repo, "content", "*", "*.pack"))
+	require.NoError(t, err)
+	all := map[string]bool{}
+	for _, path := range paths {
+		rel, err := filepath.Rel(repo, path)
+		require.NoError(t, err)
+		all[rel] = true
+	}
+	return all
+}
+
 // TestIdlePoll: a device that runs the newest release asks for two files, and all
 // that crosses the wire is less than 1.5 KB.
 func TestIdlePoll(t *testing.T) {

@@ -128,6 +128,9 @@ var faults = []faulty{
 func TestHostileLink(t *testing.T) {
 	t.Parallel()
 	p := newLinkPair(t)
+	plan := p.device(t).must(0, "check", "-plan").Need
+	require.Greater(t, plan.Parts[0].Patched.Fetch, int64(1<<20), "few bytes of patches: %+v", plan)
+	require.Greater(t, plan.Parts[0].Pieces.Fetch, int64(5<<20), "few bytes of pieces: %+v", plan)
 	for _, c := range faults {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
