@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -42,9 +43,6 @@ func (c *Compose) Commit(ctx context.Context, tx ota.TxID, comp release.Componen
 		}
 	}
 	s.State, s.Prev, s.Lacks = committed, "", false
-	if err := c.save(rec); err != nil {
-		return err
-	}
 	return c.collect(ctx, rec)
 }
 
@@ -82,7 +80,8 @@ func (c *Compose) makePermanent(ctx context.Context, rec *record, s *set) error 
 
 // collect removes what no set of the record refers to: containers of sets that
 // are kept for their images alone or are gone, networks, images, documents.
-// Volumes stay.
+// Volumes stay. The record is saved when that is done: until then the verb is not
+// at its end, and is called again.
 func (c *Compose) collect(ctx context.Context, rec *record) error {
 	w, err := c.look(ctx)
 	if err != nil {
@@ -102,7 +101,7 @@ func (c *Compose) collect(ctx context.Context, rec *record) error {
 		if err != nil {
 			// What it refers to is not known: all of that stays.
 			c.warn(err)
-			return nil
+			return c.save(rec)
 		}
 		apps[s] = app
 	}
@@ -112,7 +111,13 @@ func (c *Compose) collect(ctx context.Context, rec *record) error {
 	if err := c.collectImages(ctx, rec, apps); err != nil {
 		return err
 	}
-	return c.collectFiles(apps)
+	if err := c.collectFiles(apps); err != nil {
+		return err
+	}
+	if err := c.sync(ctx); err != nil { // else a power cut brings some of it back
+		return err
+	}
+	return c.save(rec)
 }
 
 func (c *Compose) collectNetworks(ctx context.Context, apps map[*set]*compose.App) error {
@@ -163,17 +168,8 @@ func (c *Compose) collectImages(ctx context.Context, rec *record, apps map[*set]
 			}
 		}
 	}
-	forgot := false
-	for d := range rec.Images {
-		if !used[d] {
-			delete(rec.Images, d)
-			forgot = true
-		}
-	}
-	if !forgot {
-		return nil
-	}
-	return c.save(rec)
+	maps.DeleteFunc(rec.Images, func(d release.Digest, _ string) bool { return !used[d] })
+	return nil
 }
 
 // untag returns the digest that one of our tags holds.

@@ -112,6 +112,9 @@ func (f *fake) step(ctx context.Context, what string, do func() error) error {
 	case fails:
 		return errFault
 	case hangs:
+		if ctx.Done() == nil {
+			return errFault // a disk, of which nobody can wait for less
+		}
 		f.mu.Unlock()
 		<-ctx.Done()
 		f.mu.Lock()

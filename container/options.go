@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/pawl-ota/pawl/ota"
@@ -85,19 +86,9 @@ func (c *Compose) Prune(ctx context.Context, name string, keep []release.Digest,
 	if err != nil {
 		return err
 	}
-	line, changed := rec.line(), false
-	for tx, s := range rec.Sets {
-		wanted := s.State == kept && slices.Contains(keep, s.Component)
-		if line[tx] || slices.Contains(open, tx) || wanted {
-			continue
-		}
-		delete(rec.Sets, tx)
-		changed = true
-	}
-	if changed {
-		if err := c.save(rec); err != nil {
-			return err
-		}
-	}
+	line := rec.line()
+	maps.DeleteFunc(rec.Sets, func(tx ota.TxID, s *set) bool {
+		return !line[tx] && !slices.Contains(open, tx) && !(s.State == kept && slices.Contains(keep, s.Component))
+	})
 	return c.collect(ctx, rec)
 }

@@ -52,9 +52,6 @@ func (c *Compose) Revert(ctx context.Context, tx ota.TxID, comp release.Componen
 		return err
 	}
 	delete(rec.Sets, tx)
-	if err := c.save(rec); err != nil {
-		return err
-	}
 	return c.collect(ctx, rec)
 }
 
