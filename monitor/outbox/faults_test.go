@@ -220,6 +220,9 @@ func TestDiskThatHangs(t *testing.T) {
 	})
 }
 
+// sampleJSON is an event as a stream makes it.
+const sampleJSON = `{"format":"pawl-event/0","kind":"sample","device":"pump-7","run":"K7QX2M5RB3JD6TZN","seq":%d,"boot":"8f14e45f-ceea-467f-a8f0-2f3f1c9d1b7e","uptimeNs":%d000000000,"time":"2031-02-03T04:05:06.789Z","timeTrusted":true,"name":"machine","values":{"free":%d,"load":%d}}`
+
 // TestBounded: many metrics into an outbox that is far too small keep every
 // result. With PAWL_CRASH=long there are a million.
 func TestBounded(t *testing.T) {
@@ -233,7 +236,7 @@ func TestBounded(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	kept := 0
 	for n := range many {
-		stream.Sample("machine", map[string]float64{"load": random.Float64(), "free": float64(random.Uint32())})
+		b.Append(false, "", fmt.Appendf(nil, sampleJSON, n, n, random.Uint32(), random.Uint32()))
 		if n%1000 == 0 {
 			kept++
 			stream.Emit(monitor.Event{Kind: monitor.Committed, Tx: fmt.Sprint("tx", kept), Key: fmt.Sprint(kept)})
