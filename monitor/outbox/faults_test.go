@@ -75,21 +75,30 @@ func faultyDir(t *testing.T, path string, fail func(op, name string) error) seam
 	return &faulty{dir, fail}
 }
 
-// TestEachFault: one call of the file system fails, each in turn, in the course
-// of two processes: every result arrives, in order, and metrics at most once.
+// TestEachFault: one call of the file system fails, each in turn, or two in a row,
+// in the course of three processes: every result arrives, in order, and metrics
+// at most once. Nothing is written to a file again after that failed.
 func TestEachFault(t *testing.T) {
-	for _, errno := range []error{syscall.ENOSPC, syscall.EIO} {
+	for _, c := range []struct {
+		errno error
+		row   int
+	}{{syscall.ENOSPC, 1}, {syscall.EIO, 1}, {syscall.EIO, 2}} {
 		for n, reached := 1, true; reached; n++ {
 			synctest.Test(t, func(t *testing.T) {
-				count := 0
-				fail := func(string, string) error {
-					if count++; count == n {
-						return errno
+				count, bad := 0, map[string]bool{}
+				fail := func(op, name string) error {
+					if bad[name] && (op == "write" || op == "persist") {
+						t.Errorf("fault %d: %s of %s after it had failed", n, op, name)
+					}
+					if count++; count >= n && count < n+c.row {
+						bad[name] = op == "write" || op == "persist"
+						return c.errno
 					}
 					return nil
 				}
 				r, path := &receiver{}, t.TempDir()+"/box"
 				for part := range 3 {
+					clear(bad)
 					b, err := Open(t.Context(), Options{dir: faultyDir(t, path, fail), MaxBytes: minBytes, Buffer: 100})
 					require.NoError(t, err)
 					for i := 30*part + 1; i <= 30*part+30; i++ {
@@ -105,7 +114,7 @@ func TestEachFault(t *testing.T) {
 					require.NoError(t, b.Close())
 				}
 				reached = count >= n
-				require.Equal(t, numbered("r", 1, 90), r.texts(true), "fault %d: %v", n, errno)
+				require.Equal(t, numbered("r", 1, 90), r.texts(true), "fault %d: %v", n, c)
 				once := map[string]bool{}
 				for _, m := range r.texts(false) {
 					require.False(t, once[m], "fault %d: %s came twice", n, m)

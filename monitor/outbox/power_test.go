@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/pawl-ota/pawl/internal/powercut/model"
 	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/internal/trace"
+	"github.com/pawl-ota/pawl/ota/durable"
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +41,7 @@ func TestPowerCuts(t *testing.T) {
 	if err := trace.Available(); errors.Is(err, trace.ErrUnavailable) {
 		testneeds.Missing(t, "to trace processes: "+err.Error())
 	}
-	states := 250
+	states := 160
 	switch {
 	case os.Getenv("PAWL_CRASH") == "long":
 		states = 20000
@@ -95,8 +97,8 @@ func (fact told) Send(_ context.Context, items []Item) error {
 	return nil
 }
 
-// keeping is the outbox in three processes, the first of which ends without
-// Close: results and metrics come, files are begun and go, some are sent.
+// keeping is the outbox in four processes, the first of which ends without
+// Close and the third in the middle: results and metrics come, files are begun and go, some are sent.
 func keeping() model.Workload {
 	part := func(from, to, send int, closes bool) model.Process {
 		return model.Process{Run: func(ctx context.Context, disk string, fact func(string) error) error {
@@ -104,16 +106,19 @@ func keeping() model.Workload {
 			if err != nil {
 				return err
 			}
-			for n := from; n <= to; n++ {
-				b.Append(false, "", fmt.Appendf(nil, "m%d %s", n, strings.Repeat("x", 700)))
-				b.Append(true, fmt.Sprint("key", n), wordy(n))
-				if err := errors.Join(b.Flush(ctx), fact(fmt.Sprint("durable r", n))); err != nil {
-					return err
-				}
+			for n := from - 1; n <= to; n++ {
 				if n == send {
 					if err := empty(ctx, b, told(fact)); err != nil {
 						return err
 					}
+				}
+				if n < from {
+					continue
+				}
+				b.Append(false, "", fmt.Appendf(nil, "m%d %s", n, strings.Repeat("x", 700)))
+				b.Append(true, fmt.Sprint("key", n), wordy(n))
+				if err := errors.Join(b.Flush(ctx), fact(fmt.Sprint("durable r", n))); err != nil {
+					return err
 				}
 			}
 			if closes {
@@ -122,10 +127,34 @@ func keeping() model.Workload {
 			return err
 		}}
 	}
+	// One that is killed between writing and persisting: the next process finds
+	// what the disk may not have.
+	killed := model.Process{Run: func(ctx context.Context, disk string, _ func(string) error) error {
+		o, written, opened := cutOptions(disk), make(chan bool), atomic.Bool{}
+		dir, err := durable.OpenDir(o.Dir)
+		if err != nil {
+			return err
+		}
+		o.dir = &faulty{dir, func(op, _ string) error {
+			if op == "persist" && opened.Load() {
+				close(written)
+				select {}
+			}
+			return nil
+		}}
+		b, err := Open(ctx, o)
+		if err != nil {
+			return err
+		}
+		opened.Store(true)
+		b.Append(true, "", wordy(15))
+		<-written
+		return nil
+	}}
 	return model.Workload{
 		Name:      "outbox",
 		Prepare:   func(_ context.Context, disk string) error { return os.Mkdir(disk, 0o700) },
-		Processes: []model.Process{part(1, 7, 3, false), part(8, 14, 12, true), part(15, 17, 17, true)},
+		Processes: []model.Process{part(1, 7, 3, false), part(8, 14, 12, true), killed, part(16, 17, 15, true)},
 		Check:     afterCut,
 		Recover: func(ctx context.Context, disk string) error {
 			b, err := Open(ctx, cutOptions(disk))

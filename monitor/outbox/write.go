@@ -223,9 +223,7 @@ func (b *Outbox) store(c class, first uint64, events []record, block []byte) err
 	if err != nil {
 		_ = b.failed(err)
 		b.w.abandon(c)
-		if s != nil && s.size == 0 {
-			_ = b.dir.Remove(name(c, s.number)) // where this fails too, Open finds out what it is
-		}
+		b.takeBack(c, s)
 		if c == metrics {
 			return err
 		}
@@ -235,6 +233,19 @@ func (b *Outbox) store(c class, first uint64, events []record, block []byte) err
 	}
 	b.stand(c, s, len(data), first, events)
 	return nil
+}
+
+// takeBack takes out of a file what could not be made durable: another process
+// would find it and take it for that. Where this fails too, what is written to
+// the next file tells.
+func (b *Outbox) takeBack(c class, s *segment) {
+	if s.size == 0 {
+		_ = b.dir.Remove(name(c, s.number))
+		return
+	}
+	if log, err := b.dir.Append(name(c, s.number), s.size); err == nil {
+		_ = log.Close()
+	}
 }
 
 // stand takes over what is durable now.
