@@ -25,21 +25,23 @@
 //	step    where the copy begins in old, less where the last one ended; tokens; length of the insert
 //	token   gap: bytes that are as in old; then the difference of one byte, or 0: the copy ends
 //	insert  items, as in LZ77: a byte; a distance and a length; one of the last four
-//	        distances and a length; 4 to 64 KiB of raw bytes. An item can reach from one insert
-//	        into the next one of the patch. The window is 4 MiB of inserted bytes.
+//	        distances and a length; 4 to 64 KiB of raw bytes, in pairs. An item can reach from one insert
+//	        into the next one of the patch. The window is 1 MiB of inserted bytes.
 //
 // Differences are from -255 to 255, and what goes over a byte's bounds is carried
 // into the next byte: so one token changes a little-endian number of any width,
 // and addresses that move together differ alike. A token is first guessed to be the one
 // that followed the same three tokens before, then the same one; what was not
-// guessed is coded with three models that are mixed as PAQ does it.
+// guessed is coded with three models that are mixed as PAQ does it, and so are
+// single inserted bytes; those of a patch whose inserts are nearly chance are coded
+// by how often each byte was there, told anew every 512 bytes.
 //
 // Nothing in the stream depends on the content of old blobs. So a patch can be
 // skipped without its old blob, and a wrong one does no harm to the patches behind it.
 //
 // # Bounds
 //
-// A Reader holds about 9 MiB: models of 4.5 MiB, the window, and buffers. The
+// A Reader holds about 5 MiB: models of 3.5 MiB, the window, and buffers. The
 // old blob is read in place through 64 KiB. A Writer holds about 40 MiB, Find
 // what [Memory] says.
 package delta

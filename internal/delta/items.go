@@ -173,7 +173,7 @@ func noisy(block []byte) bool {
 	for _, b := range block {
 		count[b]++
 	}
-	return entropy(&count) > 7.92
+	return entropy(&count) > 7.8
 }
 
 func (s *inserter) kind(k uint32) {
@@ -185,8 +185,8 @@ func (s *inserter) raw(n int) int {
 	s.kind(itemRaw)
 	t := &s.m.items
 	s.e.number(&t.rawRuns, int64(n/rawRun-1))
-	for _, b := range s.buf[s.pos:][:n] {
-		s.e.direct(uint32(b), 8)
+	for raw := s.buf[s.pos:][:n]; len(raw) > 0; raw = raw[2:] {
+		s.e.direct(uint32(raw[0])<<8|uint32(raw[1]), 16)
 	}
 	t.remember(itemRaw)
 	s.advance(n)
@@ -197,7 +197,7 @@ func (s *inserter) literal() int {
 	s.kind(itemByte)
 	t, v := &s.m.items, uint32(s.buf[s.pos])
 	if s.plain {
-		s.e.tree(t.plain[s.at(1)][:], v, 8)
+		s.e.plain(&t.plain, byte(v))
 	} else {
 		a, b, c, w := t.byteRows(s.at(1), s.at(2), s.at(t.reps[0]))
 		s.e.mixed(s.m.mixing, a, b, c, w[:], v, 8)

@@ -3,7 +3,7 @@ package delta
 import "math/bits"
 
 // model is all that is expected of what comes next in a group: writer and
-// reader keep equal ones. It is about 7 MiB, whatever goes through.
+// reader keep equal ones. It is about 3.5 MiB, whatever goes through.
 type model struct {
 	*mixing
 
@@ -75,9 +75,9 @@ func (g *guess) learn(t token) {
 }
 
 const (
-	longGuesses  = 16 // bits
+	longGuesses  = 15 // bits
 	shortGuesses = 14
-	rows         = 10
+	rows         = 9
 )
 
 // tokenModel expects tokens by those before: first the one that followed the
@@ -152,7 +152,7 @@ const (
 )
 
 const (
-	window   = 4 << 20
+	window   = 1 << 20
 	rawRun   = 4 << 10  // raw bytes come in so many
 	rawMax   = 64 << 10 // and are at most so many at a time
 	minMatch = 2
@@ -166,7 +166,7 @@ type itemModel struct {
 	distance [4]number
 	rawRuns  number
 
-	plain [256][256]prob  // by the byte before, where that is all
+	plain plain           // where the bytes are nearly chance
 	byteA [256][256]short // by the byte before
 	byteB []short         // by the two before
 	byteC [512][256]short // by the byte at the last distance
@@ -176,9 +176,10 @@ type itemModel struct {
 	reps  [4]int64
 }
 
-const byteRows = 11
+const byteRows = 10
 
 func (t *itemModel) init() {
+	t.plain.init()
 	t.byteB = make([]short, 256<<byteRows)
 	t.reps = [4]int64{1, 1, 1, 1}
 }

@@ -74,8 +74,10 @@ func (s *restorer) raw(n int64) {
 	if n > rawMax {
 		n = 0
 	}
-	for range n {
-		s.put(byte(s.d.direct(8)))
+	for range n / 2 {
+		v := s.d.direct(16)
+		s.put(byte(v >> 8))
+		s.put(byte(v))
 	}
 	s.ahead = n
 }
@@ -83,7 +85,7 @@ func (s *restorer) raw(n int64) {
 func (s *restorer) literal() byte {
 	t := &s.m.items
 	if s.plain {
-		return byte(s.d.tree(t.plain[s.back(1)][:], 8))
+		return s.d.plain(&t.plain)
 	}
 	a, b, c, w := t.byteRows(s.back(1), s.back(2), s.back(t.reps[0]))
 	return byte(s.d.mixed(s.m.mixing, a, b, c, w[:], 8))
