@@ -26,6 +26,11 @@
 // 100 MB for each core, of at most eight; the search for deltas holds 768 MB, or what
 // one pair of files takes, about six times the old one and once the new.
 //
+// A component of kind "compose" is made of a compose file: its index is an app
+// document (package compose), and its content the configurations and uncompressed
+// layers of images, configs and secrets. Layers are streamed into a file without a
+// name, and each is compared with what its image's configuration says of it.
+//
 // A change that people have to sign elsewhere lies in waiting.json at the top
 // until it is published; so does one of several steps while it is written. No
 // client looks at it.
