@@ -1,0 +1,182 @@
+//go:build linux
+
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/internal/testneeds"
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/otatest"
+	"github.com/pawl-ota/pawl/ota/release"
+)
+
+func (r *realRig) install(tx ota.TxID, a testApp) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	_, err := r.b.Stage(ctx, tx, a.c, a.blobs)
+	require.NoError(r.t, err)
+	require.NoError(r.t, r.b.Activate(ctx, tx, a.c))
+	require.NoError(r.t, r.b.Commit(ctx, tx, a.c))
+}
+
+// files returns what matches in the engine's store.
+func (r *realRig) files(pattern string) []string {
+	r.t.Helper()
+	all, err := filepath.Glob(filepath.Join(r.e.DataRoot(), pattern))
+	require.NoError(r.t, err)
+	require.NotEmpty(r.t, all, pattern)
+	return all
+}
+
+// TestStoreOfAnEngine breaks the store of a real engine in every way that a power
+// cut or a person does, has Verify find it, and Repair mend it with what is on
+// the device.
+func TestStoreOfAnEngine(t *testing.T) {
+	id := func(a testApp) string { return a.app.Images[0].Config.Digest.String() }
+	down := func(do func(r *realRig, a testApp)) func(*realRig, testApp) {
+		return func(r *realRig, a testApp) {
+			r.e.Kill()
+			do(r, a)
+			r.e.Restart()
+		}
+	}
+	for _, h := range []struct {
+		name string
+		do   func(r *realRig, a testApp)
+	}{
+		{"an emptied file of a layer", func(r *realRig, _ testApp) {
+			for _, path := range r.files("overlay2/*/diff/version") {
+				require.NoError(t, os.Truncate(path, 0))
+			}
+		}},
+		{"a layer's files deleted", down(func(r *realRig, _ testApp) {
+			for _, path := range r.files("overlay2/*/diff/app") {
+				require.NoError(t, os.Remove(path))
+			}
+		})},
+		{"links of layers lost", down(func(r *realRig, _ testApp) {
+			for _, path := range r.files("overlay2/l/*") {
+				require.NoError(t, os.Remove(path))
+			}
+		})},
+		{"an image's description zeroed", down(func(r *realRig, a testApp) {
+			for _, path := range r.files("image/overlay2/imagedb/content/sha256/" + id(a)) {
+				require.NoError(t, os.Truncate(path, 0))
+			}
+		})},
+		{"the store wiped", down(func(r *realRig, _ testApp) {
+			require.NoError(t, os.RemoveAll(r.e.DataRoot()))
+		})},
+		{"docker system prune -af", func(r *realRig, _ testApp) {
+			w, err := r.b.look(t.Context())
+			require.NoError(t, err)
+			for _, b := range w {
+				require.NoError(t, r.b.engine.Stop(t.Context(), b.ID, 0))
+			}
+			out, err := exec.Command(testneeds.Program(t, "docker"), "-H", r.e.Host(), "system", "prune", "-af").CombinedOutput()
+			require.NoError(t, err, "%s", out)
+		}},
+	} {
+		t.Run(h.name, func(t *testing.T) {
+			r, a, ctx := newRealRig(t), realApp(t, 1), t.Context()
+			r.install("one", a)
+			r.serves("version 1")
+			h.do(r, a)
+			found, err := r.b.Verify(ctx, a.c, a.blobs)
+			require.NoError(t, err)
+			require.NotEmpty(t, found)
+			t.Log(found)
+			left, err := r.b.Repair(ctx, a.c, a.blobs)
+			require.NoError(t, err)
+			require.Empty(t, left)
+			r.serves("version 1")
+			r.e.Kill()
+			r.e.Restart()
+			r.serves("version 1")
+		})
+	}
+}
+
+// TestConformanceOfAnEngine is the suite's part that a real engine shows best:
+// every version after the other, the way back from every point, and every verb
+// again.
+func TestConformanceOfAnEngine(t *testing.T) {
+	blobs := otatest.Blobs{}
+	var apps []testApp
+	for n := range 3 {
+		a := realApp(t, n)
+		apps = append(apps, a)
+		for d, data := range a.blobs {
+			blobs[d] = data
+		}
+	}
+	otatest.TestBackend(t, func(t *testing.T) otatest.Subject {
+		r := newRealRig(t)
+		return otatest.Subject{
+			Backend: r.b, Blobs: blobs, Look: r.look,
+			Component: func(n int) release.Component { return apps[n].c },
+			Reopen: func() ota.Backend {
+				r.reopen()
+				return r.b
+			},
+		}
+	})
+}
+
+// TestRegistry pulls an image that was left in a registry, with the credentials
+// of the callback, and makes nothing of what the registry has under another
+// digest.
+func TestRegistry(t *testing.T) {
+	docker := testneeds.Program(t, "docker")
+	r, ctx := newRealRig(t), t.Context()
+	addr := r.e.Registry(t)
+	a := realApp(t, 1)
+	run := func(args ...string) string {
+		out, err := exec.Command(docker, append([]string{"-H", r.e.Host()}, args...)...).Output()
+		require.NoError(t, err, "%v: %s", args, out)
+		return string(out[:max(0, len(out)-1)])
+	}
+	r.install("one", a)
+	tag, image := addr+"/shop/app:1", "sha256:"+a.app.Images[0].Config.Digest.String()
+	run("tag", image, tag)
+	run("push", tag)
+	ref := run("inspect", "--format", "{{index .RepoDigests 0}}", tag)
+
+	asked := ""
+	r.b.opts.Credentials = func(_ context.Context, registry string) (Login, error) {
+		asked = registry
+		return Login{Username: "user", Password: "secret"}, nil
+	}
+	b := realApp(t, 1, "-after", "1h")
+	b.app.Images[0].Ref, b.app.Images[0].Layers = ref, nil
+	data, err := b.app.Encode()
+	require.NoError(t, err)
+	b.blobs.Add(data)
+	b.c.Index = blobOf(data)
+	for _, l := range a.app.Images[0].Layers {
+		delete(b.blobs, l.Digest)
+	}
+	require.NoError(t, r.b.Revert(ctx, "none", a.c))
+	w, err := r.b.look(ctx)
+	require.NoError(t, err)
+	for _, box := range w {
+		require.NoError(t, r.b.engine.Remove(ctx, box.ID))
+	}
+	require.NoError(t, r.b.engine.Untag(ctx, image, true))
+	_, err = r.b.engine.Image(ctx, image)
+	require.True(t, errors.Is(err, errMissing))
+	r.install("two", b)
+	r.serves("version 1")
+	require.Equal(t, addr, asked)
+	found, err := r.b.Verify(ctx, b.c, b.blobs)
+	require.NoError(t, err)
+	require.Empty(t, found)
+}
