@@ -294,7 +294,7 @@ func TestResultsAlone(t *testing.T) {
 func TestMetricsNeverPushResultsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := open(t, Options{Dir: t.TempDir() + "/box", MaxBytes: minBytes})
-		for n := 0; b.Stats().Bytes+3*cluster <= minBytes; n++ {
+		for n := 0; b.Stats().Bytes+2*cluster <= minBytes; n++ {
 			b.Append(true, "", fmt.Appendf(nil, "r%d %s", n, strings.Repeat("x", 900)))
 			require.NoError(t, b.Flush(t.Context()))
 		}
