@@ -167,7 +167,11 @@ func (b *builder) fetch(content ota.Content) error {
 		}
 	}
 	b.got = make([]bool, len(b.next.Entries))
-	if err := content.Each(b.ctx, blobs, b.put); err != nil {
+	each := content.Each
+	if c, ok := content.(ota.Concurrent); ok {
+		each = c.EachAtOnce
+	}
+	if err := each(b.ctx, blobs, b.put); err != nil {
 		return fmt.Errorf("cannot stage %s: %w", b.f.opts.Name, err)
 	}
 	for _, i := range b.need {
@@ -178,7 +182,8 @@ func (b *builder) fetch(content ota.Content) error {
 	return nil
 }
 
-// put writes the first file that has the content of blob.
+// put writes the first file that has the content of blob. Calls for different
+// blobs may overlap.
 func (b *builder) put(blob release.Blob, r io.Reader) error {
 	same := withBlob(b.next, b.need, blob)
 	if len(same) == 0 {

@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -22,13 +23,15 @@ import (
 // copyBuffer is how much of a file is in memory at a time.
 const copyBuffer = 128 << 10
 
-// worker makes files in one tree. It is used by one goroutine.
+// worker makes files in one tree. It is used by one goroutine, but for write.
 type worker struct {
 	f    *base
 	ctx  context.Context
 	tree *at.Tree
 	hash hash.Hash
 	buf  []byte
+	mu   sync.Mutex // of the tree, and of bufs
+	bufs [][]byte   // that write is not using
 	// clone says that the file system can share bytes between files; it is
 	// cleared when it turns out that it cannot.
 	clone bool
@@ -56,26 +59,46 @@ func (w *worker) drop(path string, err error) error {
 
 // write makes the file path with the content of r and the metadata of e. The
 // reader verifies: a file stays only if it ended well and is as long as the
-// index says.
+// index says. Several goroutines may each write a file.
 func (w *worker) write(path string, e *release.Entry, r io.Reader) error {
-	if err := w.step("create", path); err != nil {
+	file, buf, err := w.create(path)
+	if err != nil {
 		return err
 	}
-	file, err := w.tree.Create(path)
-	if err != nil {
-		return explain(err)
-	}
-	n, err := at.CopyTo(file, r, w.buf)
+	n, err := at.CopyTo(file, r, buf)
 	if err == nil && n != e.Size {
 		err = fmt.Errorf("%s: %w: %d bytes instead of %d", e.Path, ota.ErrLength, n, e.Size)
 	}
 	if err == nil {
 		err = w.setFile(file, e)
 	}
-	if err := errors.Join(err, file.Close()); err != nil {
+	err = errors.Join(err, file.Close())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.bufs = append(w.bufs, buf)
+	if err != nil {
 		return w.drop(path, explain(err))
 	}
 	return nil
+}
+
+// create makes the file path, and finds a buffer to write it through.
+func (w *worker) create(path string) (*os.File, []byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.step("create", path); err != nil {
+		return nil, nil, err
+	}
+	file, err := w.tree.Create(path)
+	if err != nil {
+		return nil, nil, explain(err)
+	}
+	if n := len(w.bufs) - 1; n >= 0 {
+		buf := w.bufs[n]
+		w.bufs = w.bufs[:n]
+		return file, buf, nil
+	}
+	return file, make([]byte, copyBuffer), nil
 }
 
 // copyFrom makes the file path with the bytes of in, if they are e's content:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"sync"
 
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -29,6 +30,8 @@ type content struct {
 	sought  string // for which part delta was looked for
 	// keeps reports whether what is fetched goes to the local copy too.
 	keeps bool
+	// atOnce is whether the calls of put may overlap.
+	atOnce bool
 	// held are blobs to be held in memory once they came, nil before: where
 	// nothing is kept.
 	held map[release.Digest][]byte
@@ -191,8 +194,11 @@ func (c *content) carryOut(ctx context.Context, p *contentPlan, missing []releas
 		c.total += n
 	}
 	done := make(map[release.Digest]bool, len(missing))
+	var mu sync.Mutex
 	mark := func(b release.Blob, r io.Reader) error {
 		err := put(b, r)
+		mu.Lock()
+		defer mu.Unlock()
 		done[b.Digest] = err == nil
 		return err
 	}
@@ -210,18 +216,22 @@ func (c *content) carryOut(ctx context.Context, p *contentPlan, missing []releas
 }
 
 func (c *content) bringAll(ctx context.Context, in *intake, p *contentPlan, put func(release.Blob, io.Reader) error) error {
-	for i := range p.items {
+	for items := p.items; len(items) > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		it := &p.items[i]
-		bring := c.bringBlob
-		if it.form == byGroup {
-			bring = c.bringGroup
+		n, err := c.bringGroups(ctx, in, items, put)
+		if n == 0 {
+			bring := c.bringBlob
+			if items[0].form == byGroup {
+				bring = c.bringGroup
+			}
+			n, err = 1, bring(ctx, in, &items[0], put)
 		}
-		if err := bring(ctx, in, it, put); err != nil {
+		if err != nil {
 			return err
 		}
+		items = items[n:]
 	}
 	return nil
 }

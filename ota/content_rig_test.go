@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -267,7 +268,9 @@ type site struct {
 	u       *Updater
 	backend *installed
 	content *content
+	mu      sync.Mutex
 	got     map[release.Digest][]byte
+	inOrder bool // no two blobs at once
 }
 
 func newSite(t *testing.T, d *depot) *site {
@@ -309,8 +312,14 @@ func (s *site) fetch(t *testing.T) error {
 			missing = append(missing, blobOf(b))
 		}
 	}
-	return s.content.Each(t.Context(), missing, func(b release.Blob, r io.Reader) error {
+	each := s.content.EachAtOnce
+	if s.inOrder {
+		each = s.content.Each
+	}
+	return each(t.Context(), missing, func(b release.Blob, r io.Reader) error {
 		data, err := io.ReadAll(r)
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if err == nil {
 			require.NotContains(t, s.got, b.Digest, "it was handed over twice")
 			s.got[b.Digest] = data

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"runtime"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -18,13 +21,51 @@ var sizes = []int{700_000, 3_000, 400_000, 2_000, 300_000, 5_000}
 
 // A device that has what the patches start from needs no table, and few bytes.
 func TestEachByDelta(t *testing.T) {
+	base := newDepot(t, sizes...)
+	for _, inOrder := range []bool{false, true} {
+		s := newSite(t, base.anew())
+		s.inOrder = inOrder
+		require.NoError(t, s.fetch(t))
+		s.whole(t)
+		require.Zero(t, s.askedFor(".table"), "%v", s.asked)
+		require.LessOrEqual(t, len(s.asked), 2, "%v", s.asked)
+		require.Equal(t, int64(len(s.files[s.locator.Packs[1].Name])), s.bytes)
+		require.Zero(t, s.again)
+	}
+}
+
+// Two groups of patches are applied at once, where the backend takes it: the
+// first blobs of two meet.
+func TestEachAtOnce(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	}
 	s := newSite(t, newDepot(t, sizes...))
-	require.NoError(t, s.fetch(t))
-	s.whole(t)
-	require.Zero(t, s.askedFor(".table"), "%v", s.asked)
-	require.LessOrEqual(t, len(s.asked), 2, "%v", s.asked)
-	require.Equal(t, int64(len(s.files[s.locator.Packs[1].Name])), s.bytes)
+	var blobs []release.Blob
+	for _, b := range s.news {
+		blobs = append(blobs, blobOf(b))
+	}
+	var begun atomic.Int64
+	meet := make(chan struct{})
+	err := s.content.EachAtOnce(t.Context(), blobs, func(_ release.Blob, r io.Reader) error {
+		if begun.Add(1) == 2 {
+			close(meet)
+		}
+		select {
+		case <-meet:
+		case <-time.After(10 * time.Second):
+			return errors.New("nobody came")
+		}
+		_, err := io.Copy(io.Discard, r)
+		return err
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, len(blobs), begun.Load())
 	require.Zero(t, s.again)
+
+	s = newSite(t, s.anew())
+	err = s.content.EachAtOnce(t.Context(), blobs, func(release.Blob, io.Reader) error { return fs.ErrInvalid })
+	require.ErrorIs(t, err, fs.ErrInvalid)
 }
 
 // Without a delta the pieces that changed are fetched, and the others taken

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -23,8 +24,10 @@ type span struct {
 
 // intake gives out stored bytes of the repository: what the spool has from
 // there, the rest from the source and on its way into the spool. It asks for as
-// much with one request as the spans that are wanted allow.
+// much with one request as the spans that are wanted allow. Its readers may be
+// read by several goroutines.
 type intake struct {
+	mu     sync.Mutex
 	source Source
 	spool  *spool        // nil: what comes is not kept
 	count  func(n int64) // told of bytes that came
@@ -91,6 +94,8 @@ type intakeReader struct {
 
 // Read implements [io.Reader].
 func (r *intakeReader) Read(p []byte) (int, error) {
+	r.in.mu.Lock()
+	defer r.in.mu.Unlock()
 	if err := cmp.Or(r.err, r.ctx.Err()); err != nil {
 		return 0, err
 	}
@@ -117,7 +122,7 @@ func (r *intakeReader) fromSpool(p []byte) (int, error) {
 			end := min(have.to, r.end)
 			var err error
 			if r.kept, err = have.open(r.in.spool.dir, r.offset, end-r.offset); err != nil {
-				r.in.forget(span{r.file, r.offset, end})
+				r.in.drop(span{r.file, r.offset, end})
 				continue
 			}
 		}
@@ -128,7 +133,7 @@ func (r *intakeReader) fromSpool(p []byte) (int, error) {
 		left := r.kept.left
 		_ = r.kept.Close()
 		if r.kept = nil; left > 0 && err != nil {
-			r.in.forget(span{r.file, r.offset, r.offset + left})
+			r.in.drop(span{r.file, r.offset, r.offset + left})
 		}
 	}
 	return 0, nil
@@ -146,6 +151,12 @@ func (r *intakeReader) Close() error {
 
 // forget drops a range that was wrong.
 func (in *intake) forget(s span) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.drop(s)
+}
+
+func (in *intake) drop(s span) {
 	if in.spool != nil {
 		in.stopKeeping()
 		in.spool.forget(s.file, s.offset, s.end-s.offset)
