@@ -173,11 +173,12 @@ func TestIdlePoll(t *testing.T) {
 	d.set("source", "url", m.url)
 	d.must(0, "check") // the server is another one
 	for _, verb := range []string{"check", "update"} {
-		before, requests := wire.Load(), m.requests.Load()
+		before, requests, bodies := wire.Load(), m.requests.Load(), m.sent.Load()
 		d.must(0, verb)
 		n := wire.Load() - before
 		t.Logf("%s: %d bytes of HTTP", verb, n)
 		require.Less(t, n, int64(1500))
 		require.EqualValues(t, 2, m.requests.Load()-requests)
+		require.Less(t, m.sent.Load()-bodies, int64(50), "more than the word that there is no next root")
 	}
 }
