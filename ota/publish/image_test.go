@@ -275,11 +275,20 @@ func TestImageRefused(t *testing.T) {
 		{ImageSource{From: FromEngine, Path: socket, Ref: "other"}, "linux/amd64", "404 Not Found: No such image"},
 		{ImageSource{From: FromEngine, Path: filepath.Join(t.TempDir(), "none")}, "linux/amd64", "cannot ask the engine"},
 		{ImageSource{From: FromEngine, Pull: true}, "linux/amd64", "only an image from a registry"},
-		{ImageSource{From: FromRegistry, Ref: "192.168.254.254:1/a/b:1"}, "linux/amd64", "is not asked without TLS"},
 		{ImageSource{From: "cloud"}, "linux/amd64", `"cloud" is no place for images`},
 	} {
 		_, err := taking(t, c.on).take("acme/app:7", c.from)
 		require.ErrorContains(t, err, c.want)
+	}
+}
+
+// TestRegistryNeedsTLS has no plain HTTP leave the machine; nothing is dialled.
+func TestRegistryNeedsTLS(t *testing.T) {
+	for _, url := range []string{"http://192.168.254.254:5000/v2/", "http://registry.example/v2/", "http://localhost.example/v2/"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		require.NoError(t, err)
+		_, err = registryTransport().RoundTrip(req)
+		require.ErrorContains(t, err, "is not asked without TLS")
 	}
 }
 
