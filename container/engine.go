@@ -171,8 +171,11 @@ func (e *dockerEngine) Boxes(ctx context.Context, label, value string) ([]box, e
 		if errors.Is(err, errMissing) {
 			continue // it went in between
 		}
-		if err != nil {
+		if errors.Is(err, errDown) || ctx.Err() != nil {
 			return nil, err
+		}
+		if err != nil { // a store that is damaged: what the list says has to do
+			b = box{ID: c.ID, Labels: c.Labels, Image: c.ImageID, State: boxState(c.State), Broken: err.Error()}
 		}
 		all = append(all, b)
 	}

@@ -108,6 +108,9 @@ type box struct {
 	Restart  compose.Restart
 	Limits   compose.Limits
 	Networks []string // ids, of those it is attached to
+	// Broken is why the engine cannot describe it; of the rest only ID, Labels,
+	// Image and State are set then.
+	Broken string
 }
 
 type boxState string

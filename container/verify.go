@@ -150,6 +150,8 @@ func (f *findings) inspectBoxes(ctx context.Context) error {
 // compareBox compares what can be changed at a container that exists.
 func (f *findings) compareBox(b box, v compose.Service, there []network) string {
 	switch {
+	case b.Broken != "":
+		return "the engine cannot describe its container: " + b.Broken
 	case b.Image != f.set.Images[v.Name]:
 		return "its container is made from another image"
 	case f.set.State == committed && b.Restart != normal(v.Restart):
