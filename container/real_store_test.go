@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/compose"
 	"github.com/pawl-ota/pawl/ota/otatest"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -105,21 +107,41 @@ func TestStoreOfAnEngine(t *testing.T) {
 	}
 }
 
-// TestConformanceOfAnEngine is the suite's part that a real engine shows best:
-// every version after the other, the way back from every point, and every verb
-// again.
+// smallApp is version n of an app of one container without a network, which
+// starts fast.
+func smallApp(t testing.TB, n int) testApp {
+	return realApp(t, n).changed(t, func(a *compose.App) {
+		v := testService("web", 0)
+		v.Networks, v.NetworkMode, v.Command = nil, "none", []string{"-after", "1h"}
+		a.Services, a.Networks, a.Volumes, a.Files = []compose.Service{v}, nil, nil, nil
+	})
+}
+
+// changed returns a with another document.
+func (a testApp) changed(t testing.TB, change func(*compose.App)) testApp {
+	change(&a.app)
+	data, err := a.app.Encode()
+	require.NoError(t, err)
+	a.blobs.Add(data)
+	a.c.Index = blobOf(data)
+	return a
+}
+
+// TestConformanceOfAnEngine runs the suite for backends at a real engine, which
+// is emptied of what one test left before the next.
 func TestConformanceOfAnEngine(t *testing.T) {
 	blobs := otatest.Blobs{}
 	var apps []testApp
 	for n := range 3 {
-		a := realApp(t, n)
+		a := smallApp(t, n)
 		apps = append(apps, a)
-		for d, data := range a.blobs {
-			blobs[d] = data
-		}
+		maps.Copy(blobs, a.blobs)
 	}
+	r := newRealRig(t)
 	otatest.TestBackend(t, func(t *testing.T) otatest.Subject {
-		r := newRealRig(t)
+		r.t, r.dir = t, t.TempDir()
+		r.reopen()
+		require.NoError(t, r.b.collect(t.Context(), &record{}))
 		return otatest.Subject{
 			Backend: r.b, Blobs: blobs, Look: r.look,
 			Component: func(n int) release.Component { return apps[n].c },
@@ -155,12 +177,7 @@ func TestRegistry(t *testing.T) {
 		asked = registry
 		return Login{Username: "user", Password: "secret"}, nil
 	}
-	b := realApp(t, 1, "-after", "1h")
-	b.app.Images[0].Ref, b.app.Images[0].Layers = ref, nil
-	data, err := b.app.Encode()
-	require.NoError(t, err)
-	b.blobs.Add(data)
-	b.c.Index = blobOf(data)
+	b := realApp(t, 1, "-after", "1h").changed(t, func(a *compose.App) { a.Images[0].Ref, a.Images[0].Layers = ref, nil })
 	for _, l := range a.app.Images[0].Layers {
 		delete(b.blobs, l.Digest)
 	}
