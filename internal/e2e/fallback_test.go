@@ -13,8 +13,8 @@ import (
 )
 
 // TestFallback damages what an update of the device starts from: what patches
-// are applied to, in each of its places, and what was set aside. The update completes from what
-// is left, and fetches more only in place of what was damaged.
+// are applied to, in each of its places, and what was set aside. The update
+// completes from what is left, and fetches more only in place of what was damaged.
 func TestFallback(t *testing.T) {
 	t.Parallel()
 	p := newLinkPair(t, "  keep: {previous: 1, repair: changed}")

@@ -24,12 +24,14 @@ import (
 // link is a web server at the end of a link, of which either can be bad. It
 // counts, byte by byte, what it hands to the kernel of each file of content.
 type link struct {
-	gentle  bool // hand on little at once: see conn.Write
-	t       testing.TB
-	url     string
-	fault   func(*reply)       // what the link makes of an answer; nil: nothing
-	after   func(*conn, int64) // called with the number of bytes of content sent so far; may be nil
-	until   func(int64) int64  // where after has to be called next
+	url    string
+	gentle bool         // hand on little at once: see conn.Write
+	fault  func(*reply) // what the link makes of an answer; nil: nothing
+	// after, if it is set, is called with the number of bytes of content that
+	// were sent so far, at the latest when there are as many more as until says.
+	after func(*conn, int64)
+	until func(int64) int64
+
 	mu      sync.Mutex
 	repo    string
 	sent    map[string][]uint8 // of each file of content: how often each byte was sent
@@ -125,7 +127,7 @@ func (r *reply) isContent() bool { return strings.HasPrefix(r.name, "content/") 
 
 // newLink serves a repository that may change.
 func newLink(t testing.TB, repo string) *link {
-	l := &link{t: t, repo: repo, sent: map[string][]uint8{}}
+	l := &link{repo: repo, sent: map[string][]uint8{}}
 	server := httptest.NewServer(l)
 	l.url = server.URL
 	t.Cleanup(server.Close)
@@ -327,8 +329,8 @@ type linkPair struct {
 	size   int64 // of the second one's content, about
 }
 
-// newLinkPair makes two releases, the first one with further lines of spec. Of the second some megabytes are new, and of the
-// first some files are changed.
+// newLinkPair makes two releases, the first one with further lines of spec. Of
+// the second some megabytes are new, and some files of the first are changed.
 func newLinkPair(t testing.TB, spec ...string) *linkPair {
 	m := newMaker(t)
 	p := &linkPair{m: m, before: filepath.Join(m.dir, "before"), v1: filepath.Join(m.dir, "v1")}
