@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +27,24 @@ const pairsFolder = "PAWL_PAIRS"
 // with its static delta and beside everything fetched and unpacked. All of
 // them fetch from the same kind of plain file server on loopback, over HTTP,
 // listings and metadata counted in, and end synced and switched.
+//
+// What they write is compared with hard links and the changed files alone. The
+// disk's own counter says something on a quiet machine only.
 func BenchmarkPairs(b *testing.B) {
+	for _, path := range pairsOf(b) {
+		b.Run(filepath.Base(filepath.Dir(path)), func(b *testing.B) {
+			p := pair{resolve(b, filepath.Join(filepath.Dir(path), "old")), resolve(b, path)}
+			b.Run("pawl", func(b *testing.B) { report(b, p, pawlRuns(b, p, b.N, quick)) })
+			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N, quick)) })
+			b.Run("whole", func(b *testing.B) { report(b, p, wholeRuns(b, p, b.N, quick)) })
+			b.Run("links", func(b *testing.B) { report(b, p, linkRuns(b, p, b.N)) })
+		})
+	}
+}
+
+// pairsOf returns the folders new of the pairs.
+func pairsOf(b *testing.B) []string {
+	b.Helper()
 	root := os.Getenv(pairsFolder)
 	if root == "" {
 		testneeds.Missing(b, pairsFolder+": a folder of real pairs (make pairs)")
@@ -37,14 +55,7 @@ func BenchmarkPairs(b *testing.B) {
 	list, err := filepath.Glob(filepath.Join(root, "*", "new"))
 	require.NoError(b, err)
 	require.NotEmpty(b, list)
-	for _, path := range list {
-		b.Run(filepath.Base(filepath.Dir(path)), func(b *testing.B) {
-			p := pair{resolve(b, filepath.Join(filepath.Dir(path), "old")), resolve(b, path)}
-			b.Run("pawl", func(b *testing.B) { report(b, p, pawlRuns(b, p, b.N)) })
-			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N)) })
-			b.Run("whole", func(b *testing.B) { report(b, p, wholeRuns(b, p, b.N)) })
-		})
-	}
+	return list
 }
 
 func resolve(b *testing.B, path string) string {
@@ -61,9 +72,9 @@ type pair struct{ old, new string }
 type run struct {
 	fetched, requests int64
 	took              time.Duration
-	peak              int64 // resident bytes
-	written           int64 // bytes, as the kernel counts them for the processes
-	published         time.Duration
+	usage
+	disk      int64 // bytes that the disk says were written to it, by anybody
+	published time.Duration
 }
 
 // report gives the medians.
@@ -73,12 +84,16 @@ func report(b *testing.B, p pair, runs []run) {
 		slices.SortFunc(runs, func(x, y run) int { return cmp.Compare(of(x), of(y)) })
 		return of(runs[len(runs)/2])
 	}
+	changed := float64(changedBytes(b, p))
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.fetched) }), "fetched-B")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.requests) }), "requests")
 	b.ReportMetric(median(func(r run) float64 { return r.took.Seconds() }), "s")
-	b.ReportMetric(median(func(r run) float64 { return float64(r.peak) / (1 << 20) }), "MiB-peak")
-	b.ReportMetric(median(func(r run) float64 { return float64(r.written) / float64(changedBytes(b, p)) }), "written/changed")
+	b.ReportMetric(median(func(r run) float64 { return r.CPU.Seconds() }), "s-cpu")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.Peak) / (1 << 20) }), "MiB-peak")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.Written) / (1 << 20) }), "MiB-written")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.disk) / (1 << 20) }), "MiB-disk")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.Written) / changed }), "written/changed")
 	b.ReportMetric(median(func(r run) float64 { return r.published.Seconds() }), "s-publish")
 }
 
@@ -107,20 +122,9 @@ func changedBytes(b *testing.B, p pair) (n int64) {
 
 func sameFile(a, b string) bool { return exec.Command("cmp", "-s", a, b).Run() == nil }
 
-// measured runs a command, which has to succeed.
-func measured(b *testing.B, r *run, cmd *exec.Cmd) {
-	b.Helper()
-	begin := time.Now()
-	out, err := cmd.CombinedOutput()
-	r.took += time.Since(begin)
-	require.NoError(b, err, "%v: %s", cmd.Args, out)
-	use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	r.peak = max(r.peak, int64(use.Maxrss)<<10)
-	r.written += int64(use.Oublock) * 512
-}
-
-func pawlRuns(b *testing.B, p pair, n int) []run {
+func pawlRuns(b *testing.B, p pair, n int, by line) []run {
 	m := newMaker(b)
+	slow := by(m)
 	m.release("1.0.0", p.old)
 	devices := make([]*device, n)
 	for i := range devices {
@@ -132,6 +136,7 @@ func pawlRuns(b *testing.B, p pair, n int) []run {
 	begin := time.Now()
 	m.release("1.1.0", p.new)
 	published := time.Since(begin)
+	slow(true)
 	b.ResetTimer()
 	runs := make([]run, n)
 	for i, d := range devices {
@@ -140,40 +145,43 @@ func pawlRuns(b *testing.B, p pair, n int) []run {
 		m.requests.Store(0)
 		measured(b, &runs[i], d.command(b.Context(), "update"))
 		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), published
+		slow(false)
 		d.holds(p.new)
+		slow(true)
 	}
 	return runs
 }
 
-// ostreeRuns pulls the static delta (as one file, with bsdiff for every size),
-// checks out by hard links, syncs and switches.
-func ostreeRuns(b *testing.B, p pair, n int) []run {
+// ostreeRuns fetches the static delta (one file, with bsdiff for every size),
+// applies it, checks out by hard links, syncs and switches.
+func ostreeRuns(b *testing.B, p pair, n int, by line) []run {
 	m := &maker{t: b, repo: filepath.Join(b.TempDir(), "srv")}
-	tree := func(args ...string) {
+	tree := func(args ...string) string {
 		b.Helper()
 		out, err := exec.Command("ostree", args...).CombinedOutput()
 		require.NoError(b, err, "ostree %v: %s", args, out)
+		return string(out)
 	}
 	commit := func(dir string) {
 		tree("--repo="+m.repo, "commit", "--branch=app", "--tree=dir="+dir)
-		tree("--repo="+m.repo, "summary", "-u")
 	}
 	tree("--repo="+m.repo, "init", "--mode=archive")
 	commit(p.old)
 	m.serve()
+	slow := by(m)
 	dirs := make([]string, n)
 	for i := range dirs {
 		dirs[i] = b.TempDir()
 		tree("--repo="+dirs[i]+"/repo", "init", "--mode=bare")
-		tree("--repo="+dirs[i]+"/repo", "remote", "add", "--no-gpg-verify", "srv", m.url)
-		tree("--repo="+dirs[i]+"/repo", "pull", "srv", "app")
-		tree("--repo="+dirs[i]+"/repo", "checkout", "-H", "srv:app", dirs[i]+"/app")
+		tree("--repo="+dirs[i]+"/repo", "pull-local", m.repo, "app")
+		tree("--repo="+dirs[i]+"/repo", "checkout", "-H", "app", dirs[i]+"/app")
 	}
 	begin := time.Now()
 	commit(p.new)
-	tree("--repo="+m.repo, "static-delta", "generate", "--inline", "--min-fallback-size=0", "--max-bsdiff-size=1000", "app")
-	tree("--repo="+m.repo, "summary", "-u")
+	tree("--repo="+m.repo, "static-delta", "generate", "--inline", "--min-fallback-size=0", "--max-bsdiff-size=1000", "--filename="+m.repo+"/delta", "app")
+	head := strings.TrimSpace(tree("--repo="+m.repo, "rev-parse", "app"))
 	published := time.Since(begin)
+	slow(true)
 	b.ResetTimer()
 	runs := make([]run, n)
 	for i, dir := range dirs {
@@ -181,12 +189,14 @@ func ostreeRuns(b *testing.B, p pair, n int) []run {
 		m.sent.Store(0)
 		m.requests.Store(0)
 		measured(b, &runs[i], exec.Command("sh", "-ec", fmt.Sprintf(`cd %q
-ostree --repo=repo pull --require-static-deltas srv app
-ostree --repo=repo checkout -H srv:app next
+curl -sf %s/delta -o delta
+ostree --repo=repo static-delta apply-offline delta
+rm delta
+ostree --repo=repo checkout -H %s next
 sync -f .
 mv app before
 mv next app
-sync -f .`, dir)))
+sync -f .`, dir, m.url, head)))
 		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), published
 		requireSame(b, pictureOf(b, p.new), pictureOf(b, dir+"/app"))
 	}
@@ -195,13 +205,14 @@ sync -f .`, dir)))
 
 // wholeRuns is the floor: everything in one file, fetched, unpacked, synced and
 // switched.
-func wholeRuns(b *testing.B, p pair, n int) []run {
+func wholeRuns(b *testing.B, p pair, n int, by line) []run {
 	m := &maker{t: b, repo: b.TempDir()}
 	begin := time.Now()
 	out, err := exec.Command("sh", "-ec", fmt.Sprintf("tar -C %q -c . | zstd -q -19 -T0 >%q/all.tar.zst", p.new, m.repo)).CombinedOutput()
 	require.NoError(b, err, "%s", out)
 	published := time.Since(begin)
 	m.serve()
+	by(m)(true)
 	b.ResetTimer()
 	runs := make([]run, n)
 	for i := range runs {
