@@ -16,10 +16,21 @@ import (
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
+// device is a backend at an engine whose power can go.
+type device interface {
+	backend() *Compose
+	dark() bool
+	boot()
+	reopen()
+}
+
+func (r *rig) backend() *Compose { return r.b }
+func (r *rig) dark() bool        { return r.off }
+
 // drive takes one component from one release to another as the Updater does, with
 // a journal that never fails, over power cuts and errors.
 type drive struct {
-	*rig
+	device
 	tx    ota.TxID
 	to    testApp
 	state string
@@ -29,7 +40,7 @@ type drive struct {
 // go on until the transaction has ended, the power is gone, or too much failed.
 func (d *drive) run(ctx context.Context) {
 	for range 30 {
-		if d.off || d.state == "committed" || d.state == "reverted" {
+		if d.dark() || d.state == "committed" || d.state == "reverted" {
 			return
 		}
 		d.ways = append(d.ways, d.state)
@@ -42,12 +53,12 @@ func (d *drive) next(ctx context.Context) {
 	then, otherwise := "", "reverting"
 	switch d.state {
 	case "staging":
-		_, err = d.b.Stage(ctx, d.tx, d.to.c, d.to.blobs)
+		_, err = d.backend().Stage(ctx, d.tx, d.to.c, d.to.blobs)
 		then = "staged"
 	case "staged":
 		then = "activating"
 	case "activating":
-		err = d.b.Activate(ctx, d.tx, d.to.c)
+		err = d.backend().Activate(ctx, d.tx, d.to.c)
 		if err == nil {
 			err = d.isActive(ctx)
 		}
@@ -56,20 +67,20 @@ func (d *drive) next(ctx context.Context) {
 		then = "committing"
 	case "committing":
 		otherwise = d.state
-		if err = d.isActive(ctx); err != nil && !d.off {
-			err = d.b.Activate(ctx, d.tx, d.to.c)
+		if err = d.isActive(ctx); err != nil && !d.dark() {
+			err = d.backend().Activate(ctx, d.tx, d.to.c)
 		}
 		if err == nil {
-			err = d.b.Commit(ctx, d.tx, d.to.c)
+			err = d.backend().Commit(ctx, d.tx, d.to.c)
 		}
 		then = "committed"
 	case "reverting":
 		otherwise = d.state
-		err = d.b.Revert(ctx, d.tx, release.Component{Name: d.to.c.Name})
+		err = d.backend().Revert(ctx, d.tx, release.Component{Name: d.to.c.Name})
 		then = "reverted"
 	}
 	switch {
-	case d.off: // nobody is there to write anything
+	case d.dark(): // nobody is there to write anything
 	case err != nil:
 		d.state = otherwise
 	default:
@@ -78,7 +89,7 @@ func (d *drive) next(ctx context.Context) {
 }
 
 func (d *drive) isActive(ctx context.Context) error {
-	a, err := d.b.Active(ctx, d.to.c.Name)
+	a, err := d.backend().Active(ctx, d.to.c.Name)
 	if err == nil && !a.Is(d.to.c.Digest()) {
 		err = fmt.Errorf("active is %+v", a)
 	}
@@ -93,7 +104,7 @@ func (d *drive) resume(ctx context.Context) {
 	case "staging", "staged", "activating":
 		d.state = "reverting"
 	case "trial":
-		if d.b.Activate(ctx, d.tx, d.to.c) != nil && !d.off {
+		if d.backend().Activate(ctx, d.tx, d.to.c) != nil && !d.dark() {
 			d.state = "reverting"
 		}
 	}
@@ -102,7 +113,7 @@ func (d *drive) resume(ctx context.Context) {
 
 // expect checks that exactly one app runs, wholly and as it should, and that
 // nothing else was left.
-func (d *drive) expect(a testApp, kept ...testApp) {
+func (d *rig) expect(a testApp, kept ...testApp) {
 	t := d.t
 	t.Helper()
 	require.Empty(t, d.broken)
@@ -176,10 +187,10 @@ func (s scenario) play(t *testing.T, old, next, later testApp) (first, second bo
 	r.install("one", old)
 	r.lossy = s.lossy
 	require.NoError(t, r.fake.sync(ctx))
-	d := &drive{rig: r, tx: "two", to: next, state: "staging"}
+	d := &drive{device: r, tx: "two", to: next, state: "staging"}
 	r.arm(s.at, s.how)
 	if s.sick {
-		for d.state != "trial" && !d.off && d.state != "reverted" && len(d.ways) < 30 {
+		for d.state != "trial" && !r.off && d.state != "reverted" && len(d.ways) < 30 {
 			d.ways = append(d.ways, d.state)
 			d.next(ctx)
 		}
@@ -205,9 +216,9 @@ func (s scenario) play(t *testing.T, old, next, later testApp) (first, second bo
 	switch d.state {
 	case "committed":
 		require.False(t, s.sick)
-		d.expect(next, old)
+		r.expect(next, old)
 	case "reverted":
-		d.expect(old)
+		r.expect(old)
 	default:
 		t.Fatalf("it ended %s, by way of %v", d.state, d.ways)
 	}
@@ -218,15 +229,15 @@ func (s scenario) play(t *testing.T, old, next, later testApp) (first, second bo
 	r.arm(0, "")
 	r.boot()
 	r.reopen()
-	d.expect(now, kept...) // the engine starts the right ones, and only those
+	r.expect(now, kept...) // the engine starts the right ones, and only those
 	a, err := r.b.Active(ctx, "shop")
 	require.NoError(t, err)
 	require.True(t, a.Is(now.c.Digest()))
 	require.NoError(t, r.b.Prune(ctx, "shop", nil, nil))
-	d.expect(now)
+	r.expect(now)
 	r.install("three", later)
 	require.NoError(t, r.b.Prune(ctx, "shop", nil, nil))
-	d.expect(later)
+	r.expect(later)
 	return first, second
 }
 
@@ -236,7 +247,7 @@ func (d *drive) resumeHere(ctx context.Context) {
 	case "staging", "staged", "activating":
 		d.state = "reverting"
 	case "trial":
-		if d.b.Activate(ctx, d.tx, d.to.c) != nil && !d.off {
+		if d.backend().Activate(ctx, d.tx, d.to.c) != nil && !d.dark() {
 			d.state = "reverting"
 		}
 	}

@@ -66,11 +66,12 @@ func (c *Compose) provide(ctx context.Context, rec *record, image compose.Image,
 		return "", err
 	}
 	tag := c.tag(image.Config.Digest)
-	if id, ok, err := c.present(ctx, rec, image, config); ok || err != nil {
-		if err == nil {
-			err = c.engine.Tag(ctx, id, tag)
-		}
-		return id, err
+	id, was, err := c.present(ctx, rec, image, config)
+	if err != nil {
+		return "", err
+	}
+	if was == whole {
+		return id, c.engine.Tag(ctx, id, tag)
 	}
 	if image.Ref != "" {
 		err = c.pull(ctx, image)
@@ -80,12 +81,37 @@ func (c *Compose) provide(ctx context.Context, rec *record, image compose.Image,
 	if err != nil {
 		return "", err
 	}
-	return c.took(ctx, image, config, tag)
+	if id, err = c.took(ctx, image, config, tag); err != nil || was == missing {
+		return id, err
+	}
+	// What the engine lists and still uses it may not have taken in again.
+	wrong, err := c.compare(ctx, id, image, config)
+	if err == nil && wrong != "" {
+		err = fmt.Errorf("%w: %.80q is broken, and could not be replaced: %s", ErrImage, image.Name, wrong)
+	}
+	return id, err
+}
+
+// condition is how an image is at the engine before it is brought.
+type condition int
+
+const (
+	missing condition = iota
+	broken
+	whole
+)
+
+func (c *Compose) compare(ctx context.Context, id string, image compose.Image, config imageConfig) (wrong string, err error) {
+	layers, err := config.layers()
+	if err != nil {
+		return "", err
+	}
+	return c.compareImage(ctx, id, image.Config.Digest, layers)
 }
 
 // present looks for an image that need not be brought, under our tag or under
 // the name that it has at its registry. One whose content is wrong is removed.
-func (c *Compose) present(ctx context.Context, rec *record, image compose.Image, config imageConfig) (id string, ok bool, err error) {
+func (c *Compose) present(ctx context.Context, rec *record, image compose.Image, config imageConfig) (id string, was condition, err error) {
 	refs := []string{c.tag(image.Config.Digest)}
 	if image.Ref != "" {
 		refs = append(refs, image.Ref)
@@ -98,31 +124,28 @@ func (c *Compose) present(ctx context.Context, rec *record, image compose.Image,
 			continue
 		}
 		if err != nil {
-			return "", false, err
+			return "", missing, err
 		}
 		if !fits(info, config) {
 			continue
 		}
 		if rec.Images[image.Config.Digest] == info.ID {
-			return info.ID, true, nil
+			return info.ID, whole, nil
 		}
-		layers, err := config.layers()
+		wrong, err := c.compare(ctx, info.ID, image, config)
 		if err != nil {
-			return "", false, err
-		}
-		wrong, err := c.compareImage(ctx, info.ID, image.Config.Digest, layers)
-		if err != nil {
-			return "", false, err
+			return "", missing, err
 		}
 		if wrong == "" {
-			return info.ID, true, nil
+			return info.ID, whole, nil
 		}
+		was = broken
 		c.warn(fmt.Errorf("image %.80q is broken at the engine and is brought anew: %s", image.Name, wrong))
 		if err := c.engine.Untag(ctx, info.ID, true); err != nil && !errors.Is(err, errTaken) {
-			return "", false, err
+			return "", missing, err
 		}
 	}
-	return "", false, nil
+	return "", was, nil
 }
 
 // fits compares the layers that the engine lists with those that it should have.
@@ -212,7 +235,10 @@ func (c *Compose) pull(ctx context.Context, image compose.Image) error {
 	if err != nil {
 		return err
 	}
-	return c.engine.Tag(ctx, info.ID, c.tag(image.Config.Digest))
+	if err := c.engine.Tag(ctx, info.ID, c.tag(image.Config.Digest)); err != nil {
+		return err
+	}
+	return c.engine.Untag(ctx, image.Ref, false) // our tag alone holds it
 }
 
 // took checks what the engine made of an image.

@@ -193,6 +193,8 @@ func TestRegistry(t *testing.T) {
 	r.install("two", b)
 	r.serves("version 1")
 	require.Equal(t, addr, asked)
+	_, err = r.b.engine.Image(ctx, ref)
+	require.True(t, errors.Is(err, errMissing), "the image has a name that nobody removes")
 	found, err := r.b.Verify(ctx, b.c, b.blobs)
 	require.NoError(t, err)
 	require.Empty(t, found)
