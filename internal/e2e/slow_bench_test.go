@@ -76,7 +76,7 @@ func (s *slowProxy) connection(in net.Conn) {
 	}
 	defer out.Close()
 	if s.on.Load() {
-		time.Sleep(slowDelay)
+		<-time.After(slowDelay)
 	}
 	var both sync.WaitGroup
 	both.Go(func() { s.copy(out, in, false) })
@@ -107,7 +107,7 @@ func (s *slowProxy) copy(to, from net.Conn, shaped bool) {
 		}
 	}()
 	for p := range way {
-		time.Sleep(time.Until(p.due))
+		<-time.After(time.Until(p.due))
 		if _, err := to.Write(p.data); err != nil {
 			_, _ = io.Copy(io.Discard, from)
 			break
