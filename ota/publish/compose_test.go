@@ -361,8 +361,8 @@ func TestComposeRefused(t *testing.T) {
 	require.ErrorContains(t, err, "more than a compose file can hold")
 }
 
-// TestEveryServiceKeyIsKnown walks all keys of compose-go's schema: each is
-// either taken over or refused by name.
+// TestComposeShapeIsClosed has every key of a service refused that compose-go
+// takes and the app document has no place for.
 func TestComposeShapeIsClosed(t *testing.T) {
 	k := newKitchen(t)
 	service := composeShape().keys["services"].each
