@@ -152,6 +152,18 @@ func waitFor(pid int) {
 // it does with the test's process too.
 const keeper = `exec 3<&0; "$@" & program=$!; (read -r _ <&3; kill -9 $program) & exec 3<&-; wait $program`
 
+// groups mounts control groups where the machine has none mounted: those of
+// version 1 that the kernel hands out, else those of version 2.
+const groups = `at=/sys/fs/cgroup
+[ -e $at/cgroup.controllers ] || [ -e $at/devices/tasks ] || {
+	mount -t tmpfs cgroup $at
+	while read -r name _ _ enabled; do
+		[ "$enabled" != 1 ] || { mkdir $at/$name && mount -t cgroup -o $name cgroup $at/$name || rmdir $at/$name; }
+	done </proc/cgroups
+	[ -e $at/devices/tasks ] || { umount -R $at && mount -t cgroup2 cgroup $at; }
+}
+`
+
 // spawn starts dockerd as the first process of its own names for processes,
 // mounts and networks: when it ends the kernel ends all others and drops what
 // they set up.
@@ -163,7 +175,7 @@ func (e *Engine) spawn() error {
 	defer func() { _ = log.Close() }()
 	args := append([]string{
 		"-c", keeper, "keeper", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c",
-		`mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
+		groups + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
 		"dockerd", "--data-root", e.DataRoot(), "--exec-root", filepath.Join(e.run, "exec"), "--host", e.Host(),
 		"--pidfile", filepath.Join(e.run, "docker.pid"), "--bip", "10.213.0.1/24", "--cgroup-parent", "/" + e.mark,
 		"--insecure-registry", registryAddr, "--default-address-pool", "base=10.214.0.0/16,size=24",
