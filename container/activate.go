@@ -19,7 +19,7 @@ func (c *Compose) Activate(ctx context.Context, tx ota.TxID, comp release.Compon
 	if err := c.check(tx, comp); err != nil {
 		return err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func (c *Compose) Active(ctx context.Context, name string) (ota.Active, error) {
 	if name != c.opts.Name {
 		return ota.Active{}, fmt.Errorf("component %.80q is not that of this backend, %q", name, c.opts.Name)
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return ota.Active{}, err
 	}

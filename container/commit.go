@@ -17,7 +17,7 @@ func (c *Compose) Commit(ctx context.Context, tx ota.TxID, comp release.Componen
 	if err := c.check(tx, comp); err != nil {
 		return err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return err
 	}

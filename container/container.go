@@ -211,6 +211,7 @@ func (c *Compose) checkName(tx ota.TxID, comp release.Component) error {
 const (
 	labelComponent = compose.LabelPrefix + "component"
 	labelRelease   = compose.LabelPrefix + "release" // the component's digest
+	labelApp       = compose.LabelPrefix + "app"     // of the app document
 	labelTx        = compose.LabelPrefix + "tx"
 	labelService   = compose.LabelPrefix + "service"
 	labelNetwork   = compose.LabelPrefix + "network" // the digest of its definition

@@ -16,7 +16,7 @@ import (
 // document allows: until Commit the engine does not. It may be called at any
 // time.
 func (c *Compose) Healthy(ctx context.Context) error {
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (c *Compose) Budget(ctx context.Context, comp release.Component, content ot
 	if err != nil {
 		return nil, err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (c *Compose) Prune(ctx context.Context, name string, keep []release.Digest,
 	if err := c.checkName("prune", release.Component{Name: name}); err != nil {
 		return err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -95,12 +96,20 @@ func (r *record) line() map[ota.TxID]bool {
 	return in
 }
 
-// load reads the record; there may be none yet.
-func (c *Compose) load() (*record, error) {
+// errDamaged is returned for a record that is not what was written.
+var errDamaged = errors.New("it is damaged")
+
+// load reads the record; there may be none yet. One that was damaged is made
+// anew of what the engine has.
+func (c *Compose) load(ctx context.Context) (*record, error) {
 	r := &record{}
 	data, err := c.dir.ReadFile(recordName, maxRecord)
 	if err == nil {
 		err = r.decode(data)
+	}
+	if errors.Is(err, errDamaged) {
+		c.warn(fmt.Errorf("the record of %s is made anew: %w", c.opts.Name, err))
+		return c.rebuild(ctx)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read the record of %s: %w", c.opts.Name, err)
@@ -118,7 +127,7 @@ func (r *record) decode(data []byte) error {
 	head, body, _ := bytes.Cut(data, []byte("\n"))
 	word, sum, _ := strings.Cut(string(head), " ")
 	if release.Sum(body).String() != sum {
-		return errors.New("it is damaged")
+		return errDamaged
 	}
 	if word != formatRecord {
 		return fmt.Errorf("format %.40q: %w", word, ota.ErrJournal)

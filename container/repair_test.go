@@ -235,10 +235,48 @@ func TestUnknownRecord(t *testing.T) {
 	_, err := r.b.Active(ctx, "shop")
 	require.ErrorIs(t, err, ota.ErrJournal)
 	require.ErrorIs(t, r.b.Prune(ctx, "shop", nil, nil), ota.ErrJournal)
-	require.NoError(t, os.WriteFile(path, []byte("garbage"), 0o600))
-	_, err = r.b.Active(ctx, "shop")
-	require.ErrorContains(t, err, "damaged")
 	require.Len(t, r.boxes, 3)
+}
+
+// TestDamagedRecord loses the record at each point of an update: what the engine
+// has says what is in effect, and the way goes on or back from there.
+func TestDamagedRecord(t *testing.T) {
+	old, next, later := newApp(t, 0), newApp(t, 2), newApp(t, 3)
+	for _, boots := range []bool{false, true} {
+		for _, state := range []string{"staged", "trial", "committed"} {
+			r, ctx := newRig(t, false), t.Context()
+			r.install("one", old)
+			d := &drive{device: r, tx: "two", to: next, state: "staging"}
+			for d.state != state {
+				d.next(ctx)
+			}
+			require.NoError(t, os.WriteFile(filepath.Join(r.b.opts.Dir, recordName), []byte("garbage"), 0o600))
+			if boots {
+				r.boot()
+			}
+			r.reopen()
+			now, other := old, next
+			if state != "staged" {
+				now, other = next, old
+			}
+			a, err := r.b.Active(ctx, "shop")
+			require.NoError(t, err)
+			require.True(t, a.Is(now.c.Digest()), "%s: %+v", state, a)
+			if state == "trial" {
+				require.NoError(t, r.b.Revert(ctx, "two", next.c))
+				now, other = old, next
+			}
+			require.NoError(t, r.b.Prune(ctx, "shop", nil, nil))
+			if state != "trial" {
+				r.expect(now)
+			}
+			r.install("three", other)
+			r.install("four", later)
+			require.NoError(t, r.b.Prune(ctx, "shop", nil, nil))
+			r.boot()
+			r.expect(later)
+		}
+	}
 }
 
 // TestBrokenImageIsReplaced has an image that an earlier try left, and that a

@@ -20,7 +20,7 @@ func (c *Compose) Revert(ctx context.Context, tx ota.TxID, comp release.Componen
 	if err := c.checkName(tx, comp); err != nil {
 		return err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func (c *Compose) CanRevert(ctx context.Context, tx ota.TxID, comp release.Compo
 	if err := c.checkName(tx, comp); err != nil {
 		return false, err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -17,7 +17,7 @@ func (c *Compose) Stage(ctx context.Context, tx ota.TxID, comp release.Component
 	if err := c.check(tx, comp); err != nil {
 		return "", err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -218,7 +218,7 @@ func joined(s *set, mode string) (string, error) {
 
 func (c *Compose) labels(s *set, service string) map[string]string {
 	return map[string]string{
-		labelComponent: c.opts.Name, labelRelease: s.Component.String(), labelTx: string(s.Tx), labelService: service,
+		labelComponent: c.opts.Name, labelRelease: s.Component.String(), labelApp: s.App.String(), labelTx: string(s.Tx), labelService: service,
 	}
 }
 

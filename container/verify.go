@@ -46,7 +46,7 @@ func (c *Compose) inspect(ctx context.Context, comp release.Component, content o
 	if err != nil {
 		return nil, err
 	}
-	rec, err := c.load()
+	rec, err := c.load(ctx)
 	if err != nil {
 		return nil, err
 	}
