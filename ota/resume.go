@@ -62,6 +62,9 @@ func (u *Updater) Resume(ctx context.Context) (Result, error) {
 }
 
 func (u *Updater) resume(ctx context.Context) (Result, error) {
+	if err := u.rely(); err != nil {
+		return u.outcome(), err
+	}
 	u.settled, u.ended = true, nil
 	t := u.rec.Tx
 	if t == nil {
@@ -82,6 +85,23 @@ func (u *Updater) resume(ctx context.Context) (Result, error) {
 		err = nil
 	}
 	return u.outcome(), err
+}
+
+// rely makes durable what was read of the journal, before anything is done that
+// follows from it: the process that wrote it may have been killed after the record
+// got its name, and before that was durable. A power cut would bring the record
+// before it back, with what follows from this one done. Nothing follows from one
+// with nothing open.
+func (u *Updater) rely() error {
+	idle := u.rec.Tx == nil && len(u.rec.Over) == 0 && !u.rec.Owed && !u.fallback
+	if u.settled || idle {
+		return nil
+	}
+	if err := u.dir.SyncNames("."); err != nil {
+		u.poison = fmt.Errorf("cannot make the journal durable: %w", err)
+		return fmt.Errorf("%w: %w", ErrPoisoned, u.poison)
+	}
+	return nil
 }
 
 // settleIdle finds out what runs where the journal was lost, and drops what

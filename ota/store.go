@@ -34,6 +34,9 @@ func (s store) name(d release.Digest) string { return blobFolder + "/" + d.Strin
 func (s store) put(data []byte) (release.Digest, error) {
 	d := release.Sum(data)
 	if old, err := s.get(d, int64(len(data))); err == nil && bytes.Equal(old, data) {
+		if err := s.dir.SyncNames(blobFolder); err != nil { // whoever put it there may have been killed
+			return d, fmt.Errorf("cannot store %s: %w", d.Short(), err)
+		}
 		return d, nil
 	}
 	if err := s.dir.WriteFile(s.name(d), data); err != nil {

@@ -102,6 +102,10 @@ type Dir interface {
 	List(folder string) ([]string, error)
 	// Lock takes the folder for this process, waiting at most wait.
 	Lock(ctx context.Context, wait time.Duration) (unlock func() error, err error)
+	// SyncNames makes durable the names in folder, "." for the top, of files that
+	// WriteFile, Create or Remove of another process gave or took: one that was
+	// killed may have been about to.
+	SyncNames(folder string) error
 	// Sync makes durable everything that File.Place named before.
 	Sync() error
 	// Close lets go of what the Dir holds open.

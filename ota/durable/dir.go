@@ -146,11 +146,27 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 		return err
 	}
 	defer func() { _ = folder.Close() }()
+	if err := d.keep(name); err != nil {
+		return err
+	}
 	err = writeIn(folder, base, data, 0o600)
 	if isFull(err) && d.spend() {
 		err = writeIn(folder, base, data, 0o600)
 	}
 	d.replenish()
+	return err
+}
+
+// keep makes the folder itself durable before it gets a file of a new name at the
+// top: the process that made the folder may have been killed before it could.
+func (d *Dir) keep(name string) error {
+	if _, err := d.root.Lstat(name); strings.Contains(name, "/") || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	err := SyncDir(filepath.Dir(d.root.Name()))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	return err
 }
 
@@ -185,6 +201,25 @@ func (c *created) Abort() error {
 // else on the same file system.
 func (d *Dir) Sync() error {
 	return SyncTree(d.root.Name())
+}
+
+// SyncNames makes durable the names in folder, "." for the top. A process that
+// finds a file there, and goes by it, cannot know whether the one that made it was
+// killed before it could do so. A folder that is not there is no error.
+func (d *Dir) SyncNames(folder string) error {
+	if folder != "." {
+		if err := checkName(folder); err != nil {
+			return err
+		}
+	}
+	root, err := d.root.OpenRoot(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot open the folder %s: %w", folder, err)
+	}
+	return errors.Join(syncRoot(root), root.Close())
 }
 
 // Remove removes name; a name that is not there is no error.

@@ -122,7 +122,14 @@ func (s *Source) locked(ctx context.Context, f func(seam.Dir) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(dir), unlock())
+	if !s.relied {
+		err = dir.SyncNames(".") // whoever was here may have been killed before it could
+		s.relied = err == nil
+	}
+	if err == nil {
+		err = f(dir)
+	}
+	return errors.Join(err, unlock())
 }
 
 // resolve returns what the role that may speak for a target says of it.

@@ -37,6 +37,7 @@ type Source struct {
 	client *fetch.Client // to close; nil when it is the caller's
 	bytes  atomic.Int64
 	last   located
+	relied bool // what another process left in the trust store is durable
 }
 
 var _ ota.Source = (*Source)(nil)
