@@ -104,6 +104,10 @@ func (f *base) trash(path, name string) error {
 		if err := f.wipe(dirTrash, name); err != nil {
 			return err
 		}
+		// A Stage that the power cut short may have left a folder without it.
+		if err := f.makeSpool(f.path(dirTrash)); err != nil {
+			return err
+		}
 		if err := f.step("trash", path); err != nil {
 			return err
 		}

@@ -187,6 +187,9 @@ func (s *switcher) replace(ch *entryChange, there bool) error {
 			if err := s.batch.Replace(dir, base, spool, old); err != nil || ch.New == nil {
 				return err
 			}
+			if err := s.flush(); err != nil { // else the new one could come without the old one having left
+				return err
+			}
 			if err := s.w.step("switch half", ch.Path); err != nil {
 				return err
 			}
@@ -213,6 +216,9 @@ func (s *switcher) restore(ch *entryChange, there bool) error {
 				return err
 			}
 			if err := s.batch.Replace(dir, base, spool, name); err != nil || ch.Old == nil {
+				return err
+			}
+			if err := s.flush(); err != nil {
 				return err
 			}
 			if err := s.w.step("back half", ch.Path); err != nil {

@@ -143,7 +143,8 @@ type Options struct {
 // called while Stage runs.
 type Files struct {
 	layout
-	svc *services
+	svc    *services
+	relied bool // what another process left is durable
 }
 
 // layout is how a component lies on the device, as the engine uses it.
@@ -160,6 +161,8 @@ type layout interface {
 	ota.Reverter
 	ota.Differ
 	ota.Rooter
+	// spools returns where other processes may have left something.
+	spools() ([]string, error)
 }
 
 // base is what the layouts share: the options, and the records and indexes in
@@ -192,10 +195,10 @@ func New(o Options) (*Files, error) {
 	}
 	if o.Layout == InPlace {
 		f := &inPlaceFiles{base: base{opts: o, parsed: &indexCache{}}}
-		return &Files{f, &services{&f.base, f}}, nil
+		return &Files{layout: f, svc: &services{&f.base, f}}, nil
 	}
 	f := &treeFiles{base: base{opts: o, parsed: &indexCache{}}}
-	return &Files{f, &services{&f.base, f}}, nil
+	return &Files{layout: f, svc: &services{&f.base, f}}, nil
 }
 
 func (o *Options) validate() error {

@@ -39,7 +39,7 @@ type services struct {
 // Stage is the layout's, which see. A release with services is refused where
 // there is nobody who could start them.
 func (f *Files) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
-	if err := f.svc.check(tx, c); err != nil {
+	if err := errors.Join(f.svc.check(tx, c), f.rely()); err != nil {
 		return "", err
 	}
 	run, err := f.svc.plan(tx, c)
@@ -92,7 +92,7 @@ func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Con
 //
 // Called again it touches only what is not as it should be.
 func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) error {
-	if err := f.svc.check(tx, c); err != nil {
+	if err := errors.Join(f.svc.check(tx, c), f.rely()); err != nil {
 		return err
 	}
 	run, err := f.svc.begin(ctx, tx, c)
@@ -296,7 +296,7 @@ func (s *services) confirm(ctx context.Context, run *serviceRun) error {
 // Commit is the layout's. What the release lists is written down first: from
 // then on it is what the next one finds running.
 func (f *Files) Commit(ctx context.Context, tx ota.TxID, c release.Component) error {
-	if err := f.svc.check(tx, c); err != nil {
+	if err := errors.Join(f.svc.check(tx, c), f.rely()); err != nil {
 		return err
 	}
 	o, err := ParseOptions(c.Options)
@@ -320,6 +320,9 @@ func (f *Files) Commit(ctx context.Context, tx ota.TxID, c release.Component) er
 
 // Prune is the layout's.
 func (f *Files) Prune(ctx context.Context, name string, keep []release.Digest, open []ota.TxID) error {
+	if err := f.rely(); err != nil {
+		return err
+	}
 	return errors.Join(f.layout.Prune(ctx, name, keep, open), f.svc.prune(open))
 }
 

@@ -22,7 +22,7 @@ import (
 // the same; so does a start that is refused. Only where the supervisor does
 // not answer at all the starts are an error, for another try.
 func (f *Files) Revert(ctx context.Context, tx ota.TxID, c release.Component) error {
-	if err := f.svc.checkName(tx, c); err != nil {
+	if err := errors.Join(f.svc.checkName(tx, c), f.rely()); err != nil {
 		return err
 	}
 	run, err := f.svc.readRun(tx)
