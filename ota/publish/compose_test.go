@@ -424,8 +424,11 @@ func TestVerifyApp(t *testing.T) {
 	_, err := f.Release(t.Context(), Spec{Version: "1", Components: []Component{{Name: "gateway", Kind: compose.Kind, From: filepath.Join(dir, "compose.yaml"),
 		Compose: ComposeOptions{Platform: "linux/amd64", Images: map[string]ImageSource{"*": {From: FromArchive, Path: archive(t, true, map[string]v1.Image{"acme/app:1": image})}}}}}})
 	require.NoError(t, err)
-	l := f.newest(t)
-	p, err := f.disk.predecessor(l, l.release.Components[0])
+	trusted, err := f.disk.load(nil, time.Time{})
+	require.NoError(t, err)
+	list, err := f.disk.listed(trusted)
+	require.NoError(t, err)
+	p, err := f.disk.predecessor(list[0], list[0].release.Components[0])
 	require.NoError(t, err)
 	v := &verifying{ctx: t.Context(), r: f.Repository}
 	require.NoError(t, v.app(p))

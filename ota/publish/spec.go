@@ -232,6 +232,9 @@ func (f *specComponent) component(path string) (Component, error) {
 	if err := release.CheckName(c.Name); err != nil {
 		return c, specError(path, max(f.Name.line, f.From.line, f.Kind.line), "component name: %v", err)
 	}
+	if c.Kind != kindFiles && c.Kind != compose.Kind {
+		return c, specError(path, max(f.Kind.line, f.Name.line), "component %q: kind %q is not %q or %q", c.Name, c.Kind, kindFiles, compose.Kind)
+	}
 	if f.From.value == "" {
 		return c, specError(path, f.Name.line, "component %q: from is missing", c.Name)
 	}
@@ -239,17 +242,12 @@ func (f *specComponent) component(path string) (Component, error) {
 	if err := f.keep(&c, path); err != nil {
 		return c, err
 	}
-	switch c.Kind {
-	case kindFiles:
-		if err := f.files(&c, path); err != nil {
-			return c, err
-		}
-	case compose.Kind:
-		if err := f.compose(&c, path); err != nil {
-			return c, err
-		}
-	default:
-		return c, specError(path, max(f.Kind.line, f.Name.line), "component %q: kind %q is not %q or %q", c.Name, c.Kind, kindFiles, compose.Kind)
+	read := f.files
+	if c.Kind == compose.Kind {
+		read = f.compose
+	}
+	if err := read(&c, path); err != nil {
+		return c, err
 	}
 	return c, f.options(&c, path)
 }
