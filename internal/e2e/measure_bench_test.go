@@ -77,7 +77,7 @@ func measured(b *testing.B, r *run, cmd *exec.Cmd) {
 func diskWritten(b *testing.B) int64 {
 	var st unix.Stat_t
 	require.NoError(b, unix.Stat(os.TempDir(), &st))
-	data, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	data, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))))
 	if err != nil {
 		return 0
 	}
