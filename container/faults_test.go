@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -178,6 +179,10 @@ func (s scenario) play(t *testing.T, old, next, later testApp) (first, second bo
 	r := newRig(t, s.snapshots)
 	r.install("one", old)
 	r.lossy = s.lossy
+	if s.how == hangs {
+		r.limit = 200 * time.Millisecond
+		r.reopen()
+	}
 	require.NoError(t, r.fake.sync(ctx))
 	d := &drive{device: r, tx: "two", to: next, state: "staging"}
 	r.arm(s.at, s.how)

@@ -93,19 +93,20 @@ func newApp(t testing.TB, n int, change ...func(*compose.App)) testApp {
 type rig struct {
 	t testing.TB
 	*fake
-	b   *Compose
-	dir string
+	b     *Compose
+	dir   string
+	limit time.Duration // of each call
 }
 
 func newRig(t testing.TB, snapshots bool) *rig {
-	r := &rig{t: t, fake: newFake(snapshots), dir: t.TempDir()}
+	r := &rig{t: t, fake: newFake(snapshots), dir: t.TempDir(), limit: time.Minute}
 	r.reopen()
 	return r
 }
 
 // reopen is the next process.
 func (r *rig) reopen() {
-	o := Options{Name: "shop", Dir: r.dir + "/shop", CallLimit: 20 * time.Millisecond, EngineWait: 20 * time.Millisecond, TransferLimit: 50 * time.Millisecond, DependLimit: 50 * time.Millisecond}
+	o := Options{Name: "shop", Dir: r.dir + "/shop", CallLimit: r.limit, EngineWait: 20 * time.Millisecond, TransferLimit: r.limit, DependLimit: time.Minute}
 	require.NoError(r.t, o.validate())
 	if r.b != nil {
 		require.NoError(r.t, r.b.Close())
