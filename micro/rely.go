@@ -10,10 +10,11 @@ import (
 	"github.com/pawl-ota/pawl/ota/durable"
 )
 
-// rely makes durable what the spools hold, once, before the first verb goes by it
-// or drops anything: another process may have been killed after it made a change,
-// and before it could make that durable. The power may go when what followed from
-// the change is durable, and the change is not.
+// rely makes durable what the spools hold, once, before the first verb that drops
+// anything: another process may have been killed after it made a change, and before
+// it could make that durable. The power may go when what followed from the change is
+// durable, and the change is not. Stage makes all durable by itself before it says
+// so, and Activate what it goes by.
 func (f *Files) rely() error {
 	if f.relied {
 		return nil

@@ -39,7 +39,7 @@ type services struct {
 // Stage is the layout's, which see. A release with services is refused where
 // there is nobody who could start them.
 func (f *Files) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
-	if err := errors.Join(f.svc.check(tx, c), f.rely()); err != nil {
+	if err := f.svc.check(tx, c); err != nil {
 		return "", err
 	}
 	run, err := f.svc.plan(tx, c)
@@ -92,7 +92,7 @@ func (f *Files) Budget(ctx context.Context, c release.Component, content ota.Con
 //
 // Called again it touches only what is not as it should be.
 func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) error {
-	if err := errors.Join(f.svc.check(tx, c), f.rely()); err != nil {
+	if err := f.svc.check(tx, c); err != nil {
 		return err
 	}
 	run, err := f.svc.begin(ctx, tx, c)

@@ -128,7 +128,7 @@ func (u *Updater) takeOverAll(ctx context.Context, c *content, r *release.Releas
 	if err != nil {
 		return err
 	}
-	digest, err := u.store().put(doc)
+	digest, err := u.store().putDocument(doc)
 	if err != nil {
 		return err
 	}

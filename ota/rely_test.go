@@ -61,7 +61,7 @@ func TestRecordIsDurableBeforeItIsReliedUpon(t *testing.T) {
 func TestStoredDocumentIsDurable(t *testing.T) {
 	d := &namesDir{}
 	for range 2 {
-		_, err := store{d}.put([]byte("document"))
+		_, err := store{d}.putDocument([]byte("document"))
 		require.NoError(t, err)
 	}
 	require.Equal(t, []string{blobFolder}, d.synced, "the one that was found, not the one that was written")

@@ -30,19 +30,34 @@ func (u *Updater) store() store { return store{u.dir} }
 
 func (s store) name(d release.Digest) string { return blobFolder + "/" + d.String() }
 
-// put makes data durable and returns its digest.
+// put stores data and returns its digest. It is durable but where it was there
+// before: whoever put it there may have been killed. That does for what can be
+// fetched again.
 func (s store) put(data []byte) (release.Digest, error) {
 	d := release.Sum(data)
-	if old, err := s.get(d, int64(len(data))); err == nil && bytes.Equal(old, data) {
-		if err := s.dir.SyncNames(blobFolder); err != nil { // whoever put it there may have been killed
-			return d, fmt.Errorf("cannot store %s: %w", d.Short(), err)
-		}
+	if s.holds(d, data) {
 		return d, nil
 	}
 	if err := s.dir.WriteFile(s.name(d), data); err != nil {
 		return d, fmt.Errorf("cannot store %s: %w", d.Short(), err)
 	}
 	return d, nil
+}
+
+func (s store) holds(d release.Digest, data []byte) bool {
+	old, err := s.get(d, int64(len(data)))
+	return err == nil && bytes.Equal(old, data)
+}
+
+// putDocument makes data durable, for a record to name it.
+func (s store) putDocument(data []byte) (release.Digest, error) {
+	if d := release.Sum(data); s.holds(d, data) {
+		if err := s.dir.SyncNames(blobFolder); err != nil {
+			return d, fmt.Errorf("cannot store %s: %w", d.Short(), err)
+		}
+		return d, nil
+	}
+	return s.put(data)
 }
 
 // get returns a blob of at most max bytes, verified.
