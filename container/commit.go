@@ -46,7 +46,8 @@ func (c *Compose) Commit(ctx context.Context, tx ota.TxID, comp release.Componen
 	return c.collect(ctx, rec)
 }
 
-// makePermanent has the engine itself keep the containers of s running, durably.
+// makePermanent has the engine itself keep the containers of s running; collect
+// makes that durable.
 func (c *Compose) makePermanent(ctx context.Context, rec *record, s *set) error {
 	app, err := c.app(s)
 	if err != nil {
@@ -63,19 +64,14 @@ func (c *Compose) makePermanent(ctx context.Context, rec *record, s *set) error 
 		return err
 	}
 	for _, v := range app.Services {
-		err := c.startOne(ctx, s, v, lenient)
-		if errors.Is(err, ErrLost) || ctx.Err() != nil {
+		if err := c.startOne(ctx, s, v, lenient); err != nil {
 			return fmt.Errorf("service %s: %w", v.Name, err)
 		}
-		c.warn(err)
 		if err := c.engine.SetRestart(ctx, s.Boxes[v.Name], v.Restart); err != nil {
 			return err
 		}
 	}
-	if err := c.rename(ctx, app, s, w.others(s.Tx)); err != nil {
-		return err
-	}
-	return c.sync(ctx)
+	return c.rename(ctx, app, s, w.others(s.Tx))
 }
 
 // collect removes what no set of the record refers to: containers of sets that
@@ -101,7 +97,7 @@ func (c *Compose) collect(ctx context.Context, rec *record) error {
 		if err != nil {
 			// What it refers to is not known: all of that stays.
 			c.warn(err)
-			return c.save(rec)
+			return c.keep(ctx, rec)
 		}
 		apps[s] = app
 	}
@@ -114,7 +110,13 @@ func (c *Compose) collect(ctx context.Context, rec *record) error {
 	if err := c.collectFiles(apps); err != nil {
 		return err
 	}
-	if err := c.sync(ctx); err != nil { // else a power cut brings some of it back
+	return c.keep(ctx, rec)
+}
+
+// keep makes durable what a verb did, and then the record that says so. Without
+// the first a power cut would bring back what was removed.
+func (c *Compose) keep(ctx context.Context, rec *record) error {
+	if err := c.sync(ctx); err != nil {
 		return err
 	}
 	return c.save(rec)

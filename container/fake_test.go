@@ -79,7 +79,8 @@ type fake struct {
 	broken  []string // rules that were broken
 	// behave, if set, says how a container is once it was started.
 	behave func(boxSpec) (boxState, string, int)
-	loads  []int // layers in each archive
+	loads  []int  // layers in each archive
+	watch  func() // is called after every call
 }
 
 func newFake(snapshots bool) *fake {
@@ -124,6 +125,9 @@ func (f *fake) step(ctx context.Context, what string, do func() error) error {
 		return errPower
 	}
 	err := do()
+	if f.watch != nil {
+		f.watch()
+	}
 	switch how {
 	case failsLate:
 		return errors.Join(errFault, err)

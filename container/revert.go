@@ -66,16 +66,17 @@ func (c *Compose) takeBack(ctx context.Context, rec *record, s *set) error {
 	if err := c.bind(ctx, others); err != nil {
 		return err
 	}
-	if err := c.stop(ctx, rec, others); err != nil {
+	old := rec.current()
+	later, now := c.splitBack(old, others)
+	if err := c.stop(ctx, rec, now); err != nil {
 		return err
 	}
-	old := rec.current()
 	if old != nil {
 		err = c.bringBack(ctx, rec, old, w)
 	}
-	if errors.Is(err, ota.ErrDigest) && !old.Lacks {
+	if errors.Is(err, ota.ErrDigest) {
 		old.Lacks = true
-		return errors.Join(err, c.save(rec))
+		return errors.Join(err, c.stop(ctx, rec, later), c.save(rec))
 	}
 	if err != nil {
 		return err
@@ -83,14 +84,30 @@ func (c *Compose) takeBack(ctx context.Context, rec *record, s *set) error {
 	if !c.began.IsZero() {
 		c.downtime = time.Since(c.began)
 	}
+	if err := c.stop(ctx, rec, later); err != nil {
+		return err
+	}
 	if err := c.clear(ctx, s.Tx); err != nil {
 		return err
 	}
 	if old == nil {
-		return c.sync(ctx)
+		return nil
 	}
 	old.Lacks = false
 	return c.restore(ctx, old)
+}
+
+// splitBack is split for the way back: a service that was handed over is handed
+// back.
+func (c *Compose) splitBack(old *set, others world) (later, now world) {
+	if old == nil {
+		return nil, others
+	}
+	app, err := c.app(old)
+	if err != nil {
+		return nil, others // bringBack says so
+	}
+	return split(app, others)
 }
 
 // bringBack starts the containers of a set, and makes those again that are gone.
@@ -163,7 +180,7 @@ func (c *Compose) remake(ctx context.Context, rec *record, s *set, app *compose.
 }
 
 // restore gives a set that is in effect again its names and, when it was
-// committed, its restart policies.
+// committed, its restart policies; the caller makes that durable.
 func (c *Compose) restore(ctx context.Context, s *set) error {
 	app, err := c.app(s)
 	if err != nil {
@@ -180,7 +197,7 @@ func (c *Compose) restore(ctx context.Context, s *set) error {
 			return err
 		}
 	}
-	return c.sync(ctx)
+	return nil
 }
 
 // dropVolumes removes the volumes that a transaction made and that no container
