@@ -76,6 +76,15 @@ func (s *Slots) write(r slotRecord) error {
 	return durable.WriteFile(s.recordPath(), data, 0o600)
 }
 
+// rely returns all that the device says, and makes it durable before a verb goes by
+// it: a process that changed it may have been killed before it could.
+func (s *Slots) rely() (r slotRecord, sel selection, running string, err error) {
+	if err := durable.SyncDir(filepath.Join(s.Dir, "slots")); err != nil {
+		return r, sel, "", err
+	}
+	return s.look()
+}
+
 // look returns all that the device says.
 func (s *Slots) look() (r slotRecord, sel selection, running string, err error) {
 	r, err1 := s.read()
@@ -86,7 +95,7 @@ func (s *Slots) look() (r slotRecord, sel selection, running string, err error) 
 
 // Stage writes the image into a slot that nothing needs.
 func (s *Slots) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
-	r, sel, running, err := s.look()
+	r, sel, running, err := s.rely()
 	if err != nil {
 		return "", err
 	}
@@ -172,7 +181,7 @@ func (s *Slots) fill(ctx context.Context, slot string, image release.Blob, conte
 
 // Activate arms the slot for one boot.
 func (s *Slots) Activate(_ context.Context, tx ota.TxID, c release.Component) error {
-	r, sel, running, err := s.look()
+	r, sel, running, err := s.rely()
 	if err != nil {
 		return err
 	}
@@ -188,7 +197,7 @@ func (s *Slots) Activate(_ context.Context, tx ota.TxID, c release.Component) er
 
 // Commit makes the running slot the one that boots.
 func (s *Slots) Commit(_ context.Context, tx ota.TxID, c release.Component) error {
-	r, sel, running, err := s.look()
+	r, sel, running, err := s.rely()
 	if err != nil {
 		return err
 	}
@@ -200,7 +209,7 @@ func (s *Slots) Commit(_ context.Context, tx ota.TxID, c release.Component) erro
 
 // Revert makes the slot that ran before the one that boots.
 func (s *Slots) Revert(_ context.Context, tx ota.TxID, _ release.Component) error {
-	r, sel, _, err := s.look()
+	r, sel, _, err := s.rely()
 	if err != nil {
 		return err
 	}
@@ -287,7 +296,7 @@ func (s *Slots) Verify(ctx context.Context, c release.Component, content ota.Con
 
 // Prune forgets transactions that are not open.
 func (s *Slots) Prune(_ context.Context, _ string, _ []release.Digest, open []ota.TxID) error {
-	r, err := s.read()
+	r, _, _, err := s.rely()
 	if err != nil {
 		return err
 	}

@@ -17,10 +17,39 @@ const maxWhole = 10
 // the same but for what was acknowledged are both returned.
 func (h *History) Crashes(max int, seed uint64) iter.Seq[*State] {
 	return func(yield func(*State) bool) {
-		g := &gallery{h: h, max: max, seen: map[uint64]bool{}, yield: yield, rand: rand.New(rand.NewPCG(seed, 5))}
-		g.count()
+		g := newGallery(h, max, seed, yield)
 		_ = (seed > 1 || g.prefixes() && g.subsets()) && g.samples()
 	}
+}
+
+// After returns at most max distinct states of crashes of the process that came
+// after one that was killed, while something that the killed one did was not
+// durable; a few of the rest where there are too few of those.
+func (h *History) After(max int, seed uint64) iter.Seq[*State] {
+	killed := slices.IndexFunc(h.ops, func(o Op) bool { return o.Kind == Killed })
+	return func(yield func(*State) bool) {
+		g := newGallery(h, max, seed, yield)
+		all := g.points
+		g.points = nil
+		for op := killed + 1; op <= len(h.ops); op++ {
+			open := g.openAt(op)
+			if len(open) > 0 && h.effects[open[0]].op < killed && (op == len(h.ops) || h.ops[op].matters() || h.ops[op-1].matters()) {
+				g.points = append(g.points, point{op, open})
+			}
+		}
+		if len(g.points) > 0 && !(g.ends() && g.samples()) {
+			return
+		}
+		g.points = slices.DeleteFunc(all, func(p point) bool { return p.op <= killed })
+		g.max = min(max, len(g.seen)+4)
+		g.samples()
+	}
+}
+
+func newGallery(h *History, max int, seed uint64, yield func(*State) bool) *gallery {
+	g := &gallery{h: h, max: max, seen: map[uint64]bool{}, yield: yield, rand: rand.New(rand.NewPCG(seed, 5))}
+	g.count()
+	return g
 }
 
 // gallery hands out the states that were not handed out before.
@@ -113,6 +142,17 @@ func (g *gallery) prefixes() bool {
 			if !ok {
 				return false
 			}
+		}
+	}
+	return true
+}
+
+// ends shows each point with everything kept, and with all that was not durable
+// lost.
+func (g *gallery) ends() bool {
+	for _, p := range g.points {
+		if !g.show(p, func(int) fate { return kept }) || !g.show(p, func(int) fate { return lost }) {
+			return false
 		}
 	}
 	return true

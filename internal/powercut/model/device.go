@@ -19,7 +19,7 @@ import (
 // A fact of the workloads of devices: that version is there to stay.
 func stays(v check.Version) string { return fmt.Sprintf("stays %d", int(v)) }
 
-// Devices are the workloads of whole devices, as package powercut has them. scene
+// Devices are the ways of whole devices, as package powercut has them. scene
 // is nil in a process that is recorded. After every so many states a good update
 // has to go well too.
 func Devices(scene *powercut.Scene, every int) []Workload {
@@ -31,37 +31,21 @@ func Devices(scene *powercut.Scene, every int) []Workload {
 		device(scene, "first install", check.None, check.None, check.V2),
 		device(scene, "rollback", check.V2, check.V2, check.V1),
 		sick(device(scene, "failed trial", check.V1, check.V1, check.V2)),
-		killed(device(scene, "killed while it stages", check.V1, check.V1, check.V2), in("staging", ".pawl.app/tx/", 60)),
-		killed(device(scene, "killed before the boot", check.V1, check.V1, check.V2), in("trial", "state/updates", 1)),
-		killed(device(scene, "killed while it switches", check.V1, check.V1, check.V2), in("trial", ".pawl.sys/", 1)),
-		killed(device(scene, "killed while it commits", check.V1, check.V1, check.V2), in("committing", "state/updates", 1)),
 	}
-}
-
-// killed has the process killed at a moment, and another one
-// settle what it left, without a boot in between: what the first one did not
-// sync is open as long as the second one does not.
-func killed(w Workload, at func(*History) bool) Workload {
-	w.Processes[0].Kill = at
-	w.Processes = append(w.Processes, Process{Run: func(ctx context.Context, disk string, fact func(string) error) error {
-		return goes(ctx, disk, firmware.VerbResume, fact)
-	}})
-	return w
 }
 
 // device is a workload in which a device goes from one release to another.
 func device(scene *powercut.Scene, every int, name string, from check.Version, any ...check.Version) Workload {
 	to := any[1]
-	verb := firmware.VerbUpdate
+	verb, on := firmware.VerbUpdate, firmware.VerbUpdate
 	if to < from {
-		verb = firmware.VerbRollback
+		verb, on = firmware.VerbRollback, firmware.VerbFinish
 	}
 	return Workload{
-		Name:    name,
-		Prepare: func(_ context.Context, disk string) error { return plant(scene, disk, from) },
-		Processes: []Process{{Run: func(ctx context.Context, disk string, fact func(string) error) error {
-			return goes(ctx, disk, verb, fact)
-		}}},
+		Name:      name,
+		Prepare:   func(_ context.Context, disk string) error { return plant(scene, disk, from) },
+		Processes: []Process{does("", verb)},
+		Next:      []Process{does("next settles", firmware.VerbResume), does("next goes on", on)},
 		Recover: func(ctx context.Context, disk string) error {
 			_, err := powercut.Settle(ctx, powercut.InProcess, disk)
 			return err
@@ -70,6 +54,35 @@ func device(scene *powercut.Scene, every int, name string, from check.Version, a
 			return settles(ctx, disk, any, facts, sample%every == 0)
 		},
 	}
+}
+
+// KilledDevices are those on which a process is killed at a moment that was bad once,
+// or may be, and another one goes on.
+func KilledDevices(scene *powercut.Scene, every int) []Workload {
+	update := func(name string, at func(*History) bool, next int) Workload {
+		return device(scene, every, name, check.V1, check.V1, check.V2).killed(at, next)
+	}
+	back := func(name string, at func(*History) bool) Workload {
+		return device(scene, every, name, check.V2, check.V2, check.V1).killed(at, 0)
+	}
+	return []Workload{
+		device(scene, every, "killed when it is new", check.None, check.None, check.V2).killed(made(1, Mkdir, "state/updates"), 1),
+		update("killed when it begins", made(2, Rename, "state/updates/blobs/"), 1),
+		update("killed while it stages", in("staging", ".pawl.app/tx/", 60), 0),
+		update("killed before the boot", in("trial", "", 0), 0),
+		update("killed while it switches", in("trial", ".pawl.sys/", 1), 0),
+		update("killed while it commits", in("committing", "", 0), 0),
+		sick(device(scene, every, "killed while it takes back", check.V1, check.V1, check.V2)).killed(made(1, Rename, ".pawl.app/trash/"), 0),
+		back("killed while it keeps", made(1, Rename, ".pawl.sys/kept/")),
+		back("killed while it drops", made(1, Rename, ".pawl.app/trash/")),
+	}
+}
+
+// does is a process that runs a verb, and what follows.
+func does(name, verb string) Process {
+	return Process{Name: name, Run: func(ctx context.Context, disk string, fact func(string) error) error {
+		return goes(ctx, disk, verb, fact)
+	}}
 }
 
 // plant makes a device, which is a copy, and says beside it what its inodes were.
@@ -130,6 +143,7 @@ func goes(ctx context.Context, disk, verb string, fact func(string) error) error
 
 // sick has the device's own check fail, until the checker makes it well again.
 func sick(w Workload) Workload {
+	w.Next[1] = does("next goes on", firmware.VerbFinish) // a release that was taken back is not to come again
 	prepare := w.Prepare
 	w.Prepare = func(ctx context.Context, disk string) error {
 		if err := prepare(ctx, disk); err != nil {

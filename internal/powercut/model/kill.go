@@ -4,6 +4,7 @@ package model
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -49,5 +50,19 @@ func in(state, prefix string, calls int) func(*History) bool {
 			}
 		}
 		return n >= calls
+	}
+}
+
+// made has a process killed after the n-th call of a kind that is to a path with
+// the prefix, before anything makes that durable.
+func made(n int, kind Kind, prefix string) func(*History) bool {
+	return func(h *History) bool {
+		seen := 0
+		for i := range h.ops {
+			if o := &h.ops[i]; o.Kind == kind && strings.HasPrefix(cmp.Or(o.Path2, o.Path), prefix) {
+				seen++
+			}
+		}
+		return seen == n
 	}
 }

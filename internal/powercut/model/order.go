@@ -41,7 +41,7 @@ func (r *Order) check(h *History) error {
 // for good, and bytes kept from the network, which are checked when they are used
 // and dropped by every Resume.
 func passing(o *Op) bool {
-	return path.Base(o.Path) == "lock" || strings.HasPrefix(o.Path, "state/updates/spool/") || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
+	return path.Base(o.Path) == "lock" || path.Base(o.Path) == ".pawl-reserve" || strings.HasPrefix(o.Path, "state/updates/spool/") || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
 }
 
 // dropped reports that the last of what was to be removed for good is.
@@ -74,7 +74,8 @@ const mark = ".pawl.sys/mark"
 // nothing may be open but what need not survive, the temporary name of what gets
 // its own now, and what a killed process left.
 func nothing(h *History, o, next *Op) bool {
-	return passing(o) || o.Kind == Create && o.Path == next.Path || h.swept(o)
+	return passing(o) || o.Kind == Create && o.Path == next.Path || h.swept(o) || h.cut(o, next) ||
+		next.Kind == Fact && strings.HasPrefix(o.Path, "state/") && h.before(o, next)
 }
 
 // swept reports a call on a file that never got its own name, because the
@@ -83,9 +84,15 @@ func (h *History) swept(o *Op) bool {
 	return strings.HasPrefix(path.Base(o.Path), ".pawl-tmp-") && (o.Kind == Unlink || h.named(o) == o.Path)
 }
 
-// before reports that o is of a process that was killed, and next the first record of
-// the one that came after it, which says no more than what it found recorded.
+// before reports that o is of a process that was killed, and that the one that came
+// after it has recorded nothing before next: all that it says is what it found.
 func (h *History) before(o, next *Op) bool {
+	return h.left(o, next, func(r *Op) bool { return r.moves(to("state/updates/journal.")) })
+}
+
+// left reports that o is of a process that was killed, and that the one that came
+// after it did nothing that counts before next.
+func (h *History) left(o, next *Op, counts func(*Op) bool) bool {
 	seen, killed := false, false
 	for i := range h.ops {
 		switch r := &h.ops[i]; {
@@ -95,11 +102,25 @@ func (h *History) before(o, next *Op) bool {
 			seen = true
 		case r.Kind == Killed:
 			killed = seen
-		case r.moves(to("state/updates/journal.")):
+		case counts(r):
 			killed = false
 		}
 	}
 	return false
+}
+
+// takenBack reports that next records the way back alone, and that what a killed
+// process left of a component was not touched yet.
+func (h *History) takenBack(o, next *Op) bool {
+	return strings.Contains(h.written(next.Path), `"state":"reverting"`) && h.left(o, next, func(r *Op) bool {
+		return r.Kind == Rename && volumeOf(r.Path) == volumeOf(o.Path)
+	})
+}
+
+// cut reports a write of a script that was killed: it is what it was before, or
+// runs again.
+func (h *History) cut(o, next *Op) bool {
+	return strings.HasPrefix(o.Path, "effects/") && h.left(o, next, func(r *Op) bool { return r.Path == o.Path && r.Kind == Write })
 }
 
 // isPlan reports a record by which a component is taken back.
@@ -141,7 +162,10 @@ func DeviceOrders() []Order {
 	entry := to("sys/")
 	return []Order{
 		{"fact after effect", func(o *Op) bool { return o.moves(to("state/updates/journal.")) }, func(h *History, o, next *Op) bool {
-			return nothing(h, o, next) || h.before(o, next) || o.in("blobs") && !strings.Contains(h.written(next.Path), path.Base(h.named(o)))
+			if o.in("blobs") && !nothing(h, o, next) {
+				return !strings.Contains(h.written(next.Path), path.Base(h.named(o)))
+			}
+			return nothing(h, o, next) || h.before(o, next) || h.takenBack(o, next)
 		}},
 		{"scripts are there for the way back before one runs", func(o *Op) bool { return strings.HasPrefix(o.Path, "effects/") }, func(_ *History, o, _ *Op) bool {
 			return o.Kind != Write || !bytes.HasPrefix(o.Data, []byte("#!"))

@@ -43,6 +43,13 @@ func (l *layout) follow() (done func()) {
 	return l.watch.close
 }
 
+// forget has nobody know the inodes of it any more.
+func (l *layout) forget() {
+	for ino := range l.have {
+		l.x.all.Delete(ino)
+	}
+}
+
 // held is an inode as it was laid out.
 type held struct {
 	node *Node

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,6 +20,8 @@ type Options struct {
 	// Recoveries is of how many of the states the recovery is recorded, and cut
 	// short in RecoveryStates ways each.
 	Recoveries, RecoveryStates int
+	// Orders are those that what is recorded has to keep.
+	Orders []Order
 	// First ends it at the first violation.
 	First bool
 	// Until ends it early, if it is not zero.
@@ -36,6 +37,7 @@ type Report struct {
 	Workload   string
 	Calls      int // that were recorded
 	Effects    int
+	Kills      int // at which a process was killed, where it was killed anywhere
 	States     int // distinct ones, of disk and facts
 	Proofs     int // of those that were compared with what was to be laid out
 	Recoveries int // that were recorded
@@ -67,6 +69,9 @@ func (v *Violation) String() string {
 // String says it in one line.
 func (r *Report) String() string {
 	s := fmt.Sprintf("model: %s: %d calls, %d effects, %d states", r.Workload, r.Calls, r.Effects, r.States)
+	if r.Kills > 0 {
+		s += fmt.Sprintf(" after kills at %d of the calls", r.Kills)
+	}
 	if r.Recoveries > 0 {
 		s += fmt.Sprintf(", %d of %d crashed recoveries", r.Deeper, r.Recoveries)
 	}
@@ -94,19 +99,11 @@ func NewStand(dir string) (s *Stand, done func()) {
 // machinery; violations are in the Report.
 func (w *Workload) Run(ctx context.Context, s *Stand, o Options) (*Report, error) {
 	began := time.Now()
-	base, err := os.MkdirTemp(s.dir, "recorded-")
-	if err == nil {
-		err = os.Chmod(base, 0o755)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = removeAll(base) }()
-	h, err := w.Record(ctx, base, o.Env...)
-	if err != nil {
-		return nil, err
-	}
-	r, err := w.Look(ctx, s, base, h, o)
+	var r *Report
+	_, err := w.recordIn(ctx, s, o, func(base string, h *History) (err error) {
+		r, err = w.Look(ctx, s, base, h, o)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +135,8 @@ type campaign struct {
 	r    *Report
 	deep []job // states whose recovery is to be recorded
 	bad  []found
+	// after is set where a process was killed, and what came after that counts.
+	after bool
 
 	looks int
 	told  time.Time
@@ -214,7 +213,11 @@ func (c *campaign) crashes(ctx context.Context, h *History, max int, facts []str
 	if c.o.Recoveries > 0 && facts == nil {
 		every = 1 + max/c.o.Recoveries
 	}
-	for s := range h.Crashes(max, c.o.Seed) {
+	crashes := h.Crashes
+	if c.after {
+		crashes = h.After
+	}
+	for s := range crashes(max, c.o.Seed) {
 		j := job{s, append(facts[:len(facts):len(facts)], s.Facts()...), n}
 		bad, err := c.look(ctx, j)
 		if err = errors.Join(err, ctx.Err()); err != nil {

@@ -30,7 +30,10 @@ func TestMain(m *testing.M) {
 
 // everything is every workload of the tests, for the processes that are recorded.
 func everything(scene *powercut.Scene) []Workload {
-	all := append(Devices(scene, 16), workload("durable", steps), journaling(), trusting(nil))
+	all := append(append(Devices(scene, 16), KilledDevices(scene, 16)...), workload("durable", steps), journaling(), trusting(nil), distrusting(nil))
+	for _, a := range allAlone() {
+		all = append(all, a.workload(1))
+	}
 	for n := range foreign {
 		all = append(all, workload(foreignName(n), foreign[n:n+1]))
 	}
@@ -47,7 +50,7 @@ func states(few, many int) int {
 	case os.Getenv("PAWL_CRASH") == "long":
 		return many
 	case testing.Short() || os.Geteuid() != 0:
-		return max(50, few/20)
+		return max(min(few, 50), few/20)
 	}
 	return few
 }

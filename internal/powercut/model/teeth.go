@@ -37,6 +37,13 @@ func (s Site) ofSpool() bool {
 	return len(words) > 1 && strings.HasPrefix(words[1], "ota/spool.go:")
 }
 
+// ofLocator reports a sync of what says where content is: without it the source is
+// asked once more.
+func (s Site) ofLocator() bool {
+	words := strings.Fields(string(s))
+	return len(words) > 2 && strings.HasPrefix(words[2], "ota/locate.go:")
+}
+
 // sited is a recording with the sites of its syncs.
 type sited struct {
 	base  *History

@@ -46,10 +46,11 @@ func recordAll(t *testing.T) (all []*recorded) {
 		require.NoError(t, err)
 		all = append(all, r)
 	}
-	for _, w := range Devices(scene, 16) {
+	for _, w := range append(Devices(scene, 16), KilledDevices(scene, 16)...) {
 		add(w, append(Orders(), DeviceOrders()...))
 	}
 	add(trusting(repos), Orders())
+	add(distrusting(repos), Orders())
 	add(journaling(), Orders())
 	return all
 }
@@ -66,7 +67,7 @@ func TestTeeth(t *testing.T) {
 	for _, r := range all {
 		require.NoError(t, r.ordered(r.base), r.Name)
 		for _, at := range r.all() {
-			if !slices.Contains(sites, at) && !at.ofTests() && !at.ofSpool() {
+			if !slices.Contains(sites, at) && !at.ofTests() && !at.ofSpool() && !at.ofLocator() {
 				sites = append(sites, at)
 			}
 		}

@@ -93,24 +93,38 @@ const envRepos = "PAWL_MODEL_REPOS"
 // what was seen of one stays seen, and the next one is taken whatever a power cut
 // left.
 func trusting(all *repos) Workload {
-	look := func(from, to int) Process {
-		return Process{Run: func(ctx context.Context, disk string, fact func(string) error) error {
-			all := &repos{dir: os.Getenv(envRepos)}
-			for n := from; n < to; n++ {
-				if _, err := all.latest(ctx, disk, n); err != nil {
-					return err
-				}
-				if err := fact(fmt.Sprint(n)); err != nil {
-					return err
-				}
+	return trust(all, "trust", look(0, 1), look(1, maxRepos/2), look(maxRepos/2, maxRepos))
+}
+
+// distrusting has one killed when the store got its name, and the next one find
+// nothing newer.
+func distrusting(all *repos) Workload {
+	first := look(0, 2)
+	first.Kill = made(2, Rename, "trust/trust")
+	return trust(all, "trust, killed", first, look(1, 3))
+}
+
+// look takes repositories, one after the other, and says so.
+func look(from, to int) Process {
+	return Process{Run: func(ctx context.Context, disk string, fact func(string) error) error {
+		all := &repos{dir: os.Getenv(envRepos)}
+		for n := from; n < to; n++ {
+			if _, err := all.latest(ctx, disk, n); err != nil {
+				return err
 			}
-			return nil
-		}}
-	}
+			if err := fact(fmt.Sprint(n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+}
+
+func trust(all *repos, name string, processes ...Process) Workload {
 	return Workload{
-		Name:      "trust",
+		Name:      name,
 		Prepare:   func(_ context.Context, disk string) error { return os.Mkdir(disk, 0o755) },
-		Processes: []Process{look(0, 1), look(1, maxRepos/2), look(maxRepos/2, maxRepos)},
+		Processes: processes,
 		Check: func(ctx context.Context, disk string, facts []string, _ int) error {
 			return errors.Join(all.keepsMarks(ctx, disk, len(facts)), all.goesOn(ctx, disk))
 		},

@@ -30,15 +30,16 @@ func newWatch() *watch {
 
 func (w *watch) close() { _ = unix.Close(w.fd) }
 
-// What happens to names in a folder, and to an inode itself.
+// What happens to names in a folder, and to an inode itself. A change of the time
+// of the last change alone is an IN_MODIFY, of a folder too.
 const (
 	aboutNames = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO
-	aboutInode = unix.IN_ATTRIB | unix.IN_MOVE_SELF | unix.IN_DONT_FOLLOW
+	aboutInode = unix.IN_ATTRIB | unix.IN_MODIFY | unix.IN_MOVE_SELF | unix.IN_DONT_FOLLOW
 )
 
 // add watches what has the path now.
 func (w *watch) add(root, rel string, dir bool) error {
-	mask := uint32(aboutInode | unix.IN_MODIFY)
+	mask := uint32(aboutInode)
 	if dir {
 		mask = aboutInode | aboutNames
 	}

@@ -3,6 +3,7 @@
 package model
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,17 +11,22 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 )
 
 // Workload is something whose every crash is to be looked at.
 type Workload struct {
-	Name string
+	Name  string
+	asked string // the name that a process finds it by, if that is another one
 	// Prepare makes the disk that it starts with, as the folder disk. Where its
 	// inodes are copies that the program knows by what they were, it writes the file
 	// inodesName beside it.
 	Prepare func(ctx context.Context, disk string) error
 	// Processes are what runs on it, one after the other.
 	Processes []Process
+	// Next are processes of which one comes after the first one, where that is
+	// killed anywhere: see KilledAfter.
+	Next []Process
 	// Check starts the program on a disk after a crash, as a device starts
 	// after the power came back, and says what is wrong. Facts were acknowledged
 	// before the crash, in this order. sample is higher by one for each state.
@@ -32,6 +38,8 @@ type Workload struct {
 
 // Process is one process of a workload.
 type Process struct {
+	// Name is empty for one that is known by its number.
+	Name string
 	// Run works on the disk. What it tells fact has to hold from then on.
 	Run func(ctx context.Context, disk string, fact func(string) error) error
 	// Kill, if it is there, says before each call whether it is killed now.
@@ -72,8 +80,8 @@ func child(w *Workload, base, process string) error {
 	if process == recovery {
 		return w.Recover(context.Background(), disk)
 	}
-	var n int
-	if _, err := fmt.Sscan(process, &n); err != nil || n >= len(w.Processes) {
+	p := w.process(process)
+	if p == nil {
 		return fmt.Errorf("no process is %q", process)
 	}
 	facts, err := os.OpenFile(filepath.Join(base, factsName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -86,7 +94,40 @@ func child(w *Workload, base, process string) error {
 		return err
 	}
 	watchSites(fact)
-	return w.Processes[n].Run(context.Background(), disk, fact)
+	return p.Run(context.Background(), disk, fact)
+}
+
+// id is what a process that is recorded is told to be.
+func (p *Process) id(n int) string { return cmp.Or(p.Name, strconv.Itoa(n)) }
+
+// process returns the one with the id, or nil.
+func (w *Workload) process(id string) *Process {
+	for _, list := range [][]Process{w.Processes, w.Next} {
+		for n := range list {
+			if list[n].id(n) == id {
+				return &list[n]
+			}
+		}
+	}
+	return nil
+}
+
+// KilledAfter is the workload whose first process is killed after so many calls
+// that changed the disk, and one of the next goes on, without a boot in between:
+// what the first one did not sync is open as long as the other one does not.
+func (w Workload) KilledAfter(calls int) Workload {
+	k := w.killed(func(h *History) bool { return len(h.ops) >= calls }, calls%len(w.Next))
+	k.asked = w.Name
+	k.Name = fmt.Sprintf("%s, killed after %d calls", w.Name, calls)
+	return k
+}
+
+// killed has the first process killed at a moment.
+func (w Workload) killed(at func(*History) bool, next int) Workload {
+	first := w.Processes[0]
+	first.Kill = at
+	w.Processes = []Process{first, w.Next[next]}
+	return w
 }
 
 // Record runs the workload in the folder base, which must be empty, and returns
@@ -105,7 +146,7 @@ func (w *Workload) Record(ctx context.Context, base string, env ...string) (*His
 		return nil, err
 	}
 	for n, p := range w.Processes {
-		cmd, err := self(ctx, append(env, envWorkload+"="+w.Name, envBase+"="+base, envInodes+"="+inodes, fmt.Sprintf("%s=%d", envProcess, n))...)
+		cmd, err := self(ctx, append(env, envWorkload+"="+cmp.Or(w.asked, w.Name), envBase+"="+base, envInodes+"="+inodes, envProcess+"="+p.id(n))...)
 		if err != nil {
 			return nil, err
 		}
@@ -131,7 +172,7 @@ func (w *Workload) recordRecovery(ctx context.Context, base string, disk []Entry
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := self(ctx, envWorkload+"="+w.Name, envBase+"="+base, envProcess+"="+recovery, envInodes+"="+inodes)
+	cmd, err := self(ctx, envWorkload+"="+cmp.Or(w.asked, w.Name), envBase+"="+base, envProcess+"="+recovery, envInodes+"="+inodes)
 	if err == nil {
 		err = r.run(ctx, cmd, nil)
 	}
