@@ -270,7 +270,8 @@ func (s scenario) String() string {
 
 // TestEveryCall has each call of an update, and of one that is taken back, fail,
 // fail although it was done, hang, and be cut short by the power, before and
-// after, with and without what was not synced, in both image stores.
+// after, with and without what was not synced, in both image stores; without
+// PAWL_CRASH=long some of them only at every fourth call.
 func TestEveryCall(t *testing.T) {
 	old, next, later := newApp(t, 0), newApp(t, 2), newApp(t, 3)
 	ways := []fault{fails, failsLate, hangs, cutBefore, cutAfter}
@@ -292,7 +293,11 @@ func TestEveryCall(t *testing.T) {
 
 func everyCall(t *testing.T, s scenario, old, next, later testApp) (n int) {
 	step := 1
-	if os.Getenv("PAWL_CRASH") != "long" && (s.snapshots || s.sick || s.lossy) {
+	switch {
+	case os.Getenv("PAWL_CRASH") == "long":
+	case testing.Short():
+		step = 16
+	case s.snapshots || s.sick || s.lossy:
 		step = 4
 	}
 	for s.at = 1; s.at < 500; s.at += step {

@@ -148,7 +148,7 @@ func TestKilledEngine(t *testing.T) {
 	r.e = dockerd.Start(t)
 	r.reopen()
 	r.install("first", one)
-	stride, n := 5, 0
+	stride, n := 12, 0
 	if os.Getenv("PAWL_CRASH") == "long" {
 		stride = 1
 	}

@@ -5,6 +5,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -128,7 +129,8 @@ func (a testApp) changed(t testing.TB, change func(*compose.App)) testApp {
 }
 
 // TestConformanceOfAnEngine runs the suite for backends at a real engine, which
-// is emptied of what one test left before the next.
+// is emptied of what one test left before the next. In short it goes from version
+// to version, and every verb is called again.
 func TestConformanceOfAnEngine(t *testing.T) {
 	blobs := otatest.Blobs{}
 	var apps []testApp
@@ -138,6 +140,10 @@ func TestConformanceOfAnEngine(t *testing.T) {
 		maps.Copy(blobs, a.blobs)
 	}
 	r := newRealRig(t)
+	if os.Getenv("PAWL_CRASH") != "long" {
+		r.everyVerbTwice(apps)
+		return
+	}
 	otatest.TestBackend(t, func(t *testing.T) otatest.Subject {
 		r.t, r.dir = t, t.TempDir()
 		r.reopen()
@@ -151,6 +157,37 @@ func TestConformanceOfAnEngine(t *testing.T) {
 			},
 		}
 	})
+}
+
+// everyVerbTwice takes version after version, each with a way back first.
+func (r *realRig) everyVerbTwice(apps []testApp) {
+	ctx, before := r.t.Context(), r.look()
+	for n, a := range apps {
+		for _, back := range []bool{true, false} {
+			tx := ota.TxID(fmt.Sprintf("tx-%d-%v", n, back))
+			for range 2 {
+				_, err := r.b.Stage(ctx, tx, a.c, a.blobs)
+				require.NoError(r.t, err)
+			}
+			require.Equal(r.t, before, r.look())
+			for range 2 {
+				require.NoError(r.t, r.b.Activate(ctx, tx, a.c))
+				r.reopen()
+			}
+			now, err := r.b.Active(ctx, "shop")
+			require.NoError(r.t, err)
+			require.True(r.t, now.Is(a.c.Digest()))
+			for range 2 {
+				if back {
+					require.NoError(r.t, r.b.Revert(ctx, tx, a.c))
+				} else {
+					require.NoError(r.t, r.b.Commit(ctx, tx, a.c))
+				}
+			}
+			require.Equal(r.t, back, before == r.look())
+			before = r.look()
+		}
+	}
 }
 
 // TestRegistry pulls an image that was left in a registry, with the credentials
