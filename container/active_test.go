@@ -49,10 +49,30 @@ func TestActiveWhileUnderway(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, r.b.Activate(ctx, "two", next.c))
 	r.changes = true
-	r.arm(4, fails) // the new ones are stopped, and the old ones not yet started
+	r.arm(4, fails) // the new ones are stopped, and of the old ones one does not start
 	require.Error(t, r.b.Revert(ctx, "two", next.c))
-	require.Equal(t, "[]", r.look())
 	a, err := r.b.Active(ctx, "shop")
 	require.NoError(t, err)
 	require.Equal(t, ota.Mixed, a.State)
+}
+
+// TestStagedIsDurable has a power cut after Stage take nothing that Activate
+// needs, and one after Activate nothing of what is in effect.
+func TestStagedIsDurable(t *testing.T) {
+	r, old, next, ctx := newRig(t, false), newApp(t, 0), newApp(t, 1), t.Context()
+	r.install("one", old)
+	r.lossy = true
+	_, err := r.b.Stage(ctx, "two", next.c, next.blobs)
+	require.NoError(t, err)
+	r.boot()
+	r.reopen()
+	require.NoError(t, r.b.Activate(ctx, "two", next.c))
+	r.boot()
+	r.reopen()
+	a, err := r.b.Active(ctx, "shop")
+	require.NoError(t, err)
+	require.True(t, a.Is(next.c.Digest()))
+	require.NoError(t, r.b.Commit(ctx, "two", next.c))
+	r.boot()
+	r.expect(next, old)
 }
