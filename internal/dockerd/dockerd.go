@@ -49,12 +49,7 @@ type Engine struct {
 // cannot run one. The engine is killed and removed when the test ends.
 func Start(t testing.TB, args ...string) *Engine {
 	t.Helper()
-	testneeds.Root(t)
-	testneeds.Program(t, "dockerd")
-	testneeds.Program(t, "containerd")
-	testneeds.Program(t, "iptables")
-	testneeds.Program(t, "ip")
-	testneeds.Program(t, "unshare")
+	needs(t)
 	dir, err := os.MkdirTemp("", "pawl-dockerd-")
 	if err != nil {
 		t.Fatal(err)
@@ -63,6 +58,17 @@ func Start(t testing.TB, args ...string) *Engine {
 	t.Cleanup(e.remove)
 	e.Restart()
 	return e
+}
+
+// needs skips where the machine cannot run an engine.
+func needs(t testing.TB) {
+	t.Helper()
+	testneeds.Root(t)
+	testneeds.Program(t, "dockerd")
+	testneeds.Program(t, "containerd")
+	testneeds.Program(t, "iptables")
+	testneeds.Program(t, "ip")
+	testneeds.Program(t, "unshare")
 }
 
 // Host is where a client finds the engine: unix://….

@@ -123,7 +123,7 @@ var program = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	out := filepath.Join(dir, "app")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, ".")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
 	cmd.Dir = filepath.Join(filepath.Dir(here), "testdata", "app")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
@@ -133,9 +133,10 @@ var program = sync.OnceValues(func() ([]byte, error) {
 })
 
 // Program returns a layer with the test program as /app: see testdata/app for
-// what it does by its arguments.
+// what it does by its arguments. It skips where [Start] does.
 func Program(t testing.TB) []byte {
 	t.Helper()
+	needs(t)
 	data, err := program()
 	if err != nil {
 		t.Fatal(err)
