@@ -87,7 +87,10 @@ var ErrViolation = errors.New("a promise is broken")
 // the releases want, all of it; of any where want is empty. The error wraps
 // [ErrViolation].
 func Device(dir string, want ...Version) (Found, error) {
+	l := looker{dir: dir}
+	l.leftovers()
 	f := Look(dir)
+	f.Wrong = append(f.Wrong, l.wrong...)
 	got := f.Version()
 	if got != Mixed && len(want) == 0 {
 		return f, nil
@@ -100,7 +103,7 @@ func Device(dir string, want ...Version) (Found, error) {
 	return f, fmt.Errorf("%w: the device should be %v, and is %s", ErrViolation, want, f)
 }
 
-// Look says what is in dir.
+// Look says what is in dir, whatever lies about in state folders.
 func Look(dir string) Found {
 	l := looker{dir: dir}
 	if _, err := os.Lstat(filepath.Join(dir, "xattrs")); err == nil {
@@ -113,7 +116,6 @@ func Look(dir string) Found {
 	}
 	l.owner = device.Sys().(*syscall.Stat_t)
 	f := Found{App: l.app(), Sys: l.sys(), Boot: l.boot(), Scripts: l.scripts()}
-	l.leftovers()
 	f.Wrong = l.wrong
 	return f
 }

@@ -182,7 +182,7 @@ func (c *campaign) one(ctx context.Context, b *bench, g segment, j job, n int) {
 		}
 	}
 	if err == nil {
-		err = b.judge(ctx, g, m, n)
+		err = b.judge(ctx, g, j.fault, m, n)
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -206,8 +206,8 @@ func (c *campaign) missed(j job) {
 // so, and once the device has settled it is one release, all of it. In odd runs
 // the device boots; in even ones the process alone was killed or failed. After
 // every tenth a good update must go all the way.
-func (b *bench) judge(ctx context.Context, g segment, m met, n int) error {
-	if err := b.said(g, m); err != nil {
+func (b *bench) judge(ctx context.Context, g segment, f fault, m met, n int) error {
+	if err := b.said(g, f, m); err != nil {
 		return err
 	}
 	if err := b.settle(ctx, n%2 == 1, g.was, g.goal); err != nil {
@@ -225,22 +225,26 @@ func (b *bench) judge(ctx context.Context, g segment, m met, n int) error {
 	return powercut.Update(ctx, powercut.InProcess, b.dir)
 }
 
-// said checks the device against what a verb said that was not killed.
-func (b *bench) said(g segment, m met) (err error) {
-	a := m.answer
-	if m.killed || a.Code != firmware.ExitDone {
+// said checks the device against what a verb said that was not killed. Where
+// no call went well any more, it could not sweep its state folders either.
+func (b *bench) said(g segment, f fault, m met) error {
+	a, want := m.answer, g.goal
+	switch {
+	case m.killed || a.Code != firmware.ExitDone:
+		return nil
+	case a.Result.State == ota.Committed, g.verb == firmware.VerbUpdate:
+	case a.Result.State == ota.Reverted:
+		want = g.was
+	default:
 		return nil
 	}
-	switch {
-	case a.Result.State == ota.Committed, g.verb == firmware.VerbUpdate:
-		_, err = check.Device(b.dir, g.goal)
-	case a.Result.State == ota.Reverted:
-		_, err = check.Device(b.dir, g.was)
+	if found := check.Look(b.dir); f.lasting && found.Version() == want {
+		return nil
 	}
-	if err != nil {
-		err = fmt.Errorf("the verb said %q: %w", a.Result, err)
+	if _, err := check.Device(b.dir, want); err != nil {
+		return fmt.Errorf("the verb said %q: %w", a.Result, err)
 	}
-	return err
+	return nil
 }
 
 // settle has the device settle, with or without a boot before.
