@@ -100,11 +100,13 @@ func TestHang(t *testing.T) {
 			require.ErrorContains(t, h.Check(t.Context()), "stuck: still no answer")
 		}
 		require.Less(t, time.Since(began), 2200*time.Millisecond)
+		synctest.Wait()
 		require.Equal(t, 1, calls)
 
 		free <- nil
 		synctest.Wait()
 		require.ErrorContains(t, h.Check(t.Context()), "no answer within", "the late answer is not taken for the next one")
+		synctest.Wait()
 		require.Equal(t, 2, calls)
 		free <- nil
 		synctest.Wait()
