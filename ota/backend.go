@@ -17,7 +17,8 @@ type TxID string
 // The Updater calls one verb at a time. Every verb may be called again after
 // any outcome, a power cut in the middle included, any number of times, and
 // ends the same. Activate, Commit and Revert are durable when they return nil:
-// no power cut after that takes the effect away. When one of them returns an
+// no power cut after that takes the effect away, also where they found it done
+// by a process that was killed before it could make it durable. When one of them returns an
 // error the component may be anywhere between; Revert then has to bring it
 // back. A verb returns soon after its ctx ends; how far it got does not matter.
 //
