@@ -69,3 +69,11 @@ func (o *Op) String() string {
 	}
 	return fmt.Sprintf("%s %s", o.Kind, what)
 }
+
+// matters reports a call that others are ordered by.
+func (o *Op) matters() bool {
+	return o.isSync() || o.Kind == Fact || o.Kind == Rename || o.Kind == Exchange || o.Kind == Unlink
+}
+
+// isSync reports whether the op makes something durable.
+func (o *Op) isSync() bool { return o.Kind == Fsync || o.Kind == Datasync || o.Kind == SyncAll }

@@ -182,3 +182,10 @@ func DeviceOrders() []Order {
 		}},
 	}
 }
+
+// volumeOf has each component of a device, and the state folder, on a file
+// system of its own, as a maker may: a syncfs of one does nothing for the others.
+func volumeOf(path string) string {
+	first, _, _ := strings.Cut(path, "/")
+	return strings.TrimPrefix(strings.TrimPrefix(first, ".pawl."), ".pawl-tmp-")
+}

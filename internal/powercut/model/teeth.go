@@ -20,9 +20,6 @@ import (
 // Site is a place in the code that makes something durable.
 type Site string
 
-// isSync reports whether the op makes something durable.
-func (o *Op) isSync() bool { return o.Kind == Fsync || o.Kind == Datasync || o.Kind == SyncAll }
-
 // ofTests reports a place that no device has.
 func (s Site) ofTests() bool {
 	words := strings.Fields(string(s))
@@ -71,13 +68,6 @@ func newSited(h *History) (*sited, error) {
 	var err error
 	s.base, err = h.replay(s.ops)
 	return s, err
-}
-
-// volumeOf has each component of a device, and the state folder, on a file
-// system of its own, as a maker may: a syncfs of one does nothing for the others.
-func volumeOf(path string) string {
-	first, _, _ := strings.Cut(path, "/")
-	return strings.TrimPrefix(strings.TrimPrefix(first, ".pawl."), ".pawl-tmp-")
 }
 
 // replay is the history of the same disk, on several file systems, with other
@@ -177,11 +167,6 @@ func (g *group) ends(h *History) (ends []int) {
 		}
 	}
 	return ends
-}
-
-// matters reports a call that others are ordered by.
-func (o *Op) matters() bool {
-	return o.isSync() || o.Kind == Fact || o.Kind == Rename || o.Kind == Exchange || o.Kind == Unlink
 }
 
 // only returns the states that a crash can leave for want of the syncs of a
