@@ -15,6 +15,11 @@ import (
 // it could make that durable. The power may go when what followed from the change is
 // durable, and the change is not. Stage makes all durable by itself before it says
 // so, and Activate what it goes by.
+//
+// Where that fails, the verb fails, nothing is dropped, and the next verb does it
+// again. That is no second sync of lost bytes: a record has its bytes on the disk
+// before it has its name, so that only names can be lost here, and a file system
+// that cannot write those takes no changes from then on.
 func (f *Files) rely() error {
 	if f.relied {
 		return nil

@@ -5,11 +5,13 @@ package micro
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/ota/otatest"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // TestSpoolIsDurableBeforeItIsReliedUpon: a process that was killed may have left
@@ -47,6 +49,46 @@ func TestSpoolIsDurableBeforeItIsReliedUpon(t *testing.T) {
 			steps = nil
 			require.NoError(t, f.Revert(t.Context(), "t1", s.c))
 			require.NotContains(t, steps, "syncfs "+filepath.Base(f.svc.path()))
+		})
+	}
+}
+
+// TestSpoolThatCannotBeReliedUpon: where the spool cannot be made durable, a verb
+// that drops something ends there, and the next one tries before it does anything.
+func TestSpoolThatCannotBeReliedUpon(t *testing.T) {
+	s := newShop(t, files(t, t.TempDir(), map[string]string{"a": "11111"}))
+	blobs := otatest.NewBlobs()
+	for _, b := range s.blobs {
+		blobs.Add(b)
+	}
+	verbs := map[string]func(*Files) error{
+		"revert": func(f *Files) error { return f.Revert(t.Context(), "t1", s.c) },
+		"commit": func(f *Files) error { return f.Commit(t.Context(), "t1", s.c) },
+		"prune":  func(f *Files) error { return f.Prune(t.Context(), "app", []release.Digest{s.c.Digest()}, nil) },
+	}
+	for name, verb := range verbs {
+		t.Run(name, func(t *testing.T) {
+			o := Options{Name: "app", Root: filepath.Join(tempDir(t), "app")}
+			f, err := New(o)
+			require.NoError(t, err)
+			_, err = f.Stage(t.Context(), "t1", s.c, blobs)
+			require.NoError(t, err)
+			if name == "commit" {
+				require.NoError(t, f.Activate(t.Context(), "t1", s.c))
+			}
+			f, err = New(o)
+			require.NoError(t, err)
+			var steps []string
+			onStep(t, func(op, _ string, call func() error) error {
+				if steps = append(steps, op); len(steps) == 1 {
+					return syscall.EIO
+				}
+				return call()
+			})
+			require.ErrorIs(t, verb(f), syscall.EIO)
+			require.Equal(t, []string{"syncfs"}, steps, "nothing else was done")
+			require.NoError(t, verb(f))
+			require.Equal(t, "syncfs", steps[1])
 		})
 	}
 }
