@@ -22,7 +22,7 @@ func (c *Compose) compareImage(ctx context.Context, ref string, config release.D
 	switch {
 	case errors.Is(err, errMissing):
 		return "it is not there", nil
-	case errors.Is(err, errDown) || err != nil && ctx.Err() != nil:
+	case errors.Is(err, ErrEngine) || err != nil && ctx.Err() != nil:
 		return "", err
 	case err != nil:
 		return err.Error(), nil

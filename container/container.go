@@ -47,6 +47,9 @@ const Kind = compose.Kind
 
 // Errors that a caller branches on.
 var (
+	// ErrEngine is returned where the engine could not be reached within
+	// Options.EngineWait: nothing was asked of it.
+	ErrEngine = errors.New("the engine does not answer")
 	// ErrPlatform is returned by Stage for an image of another processor or
 	// system than the engine's.
 	ErrPlatform = errors.New("the image is for another platform")
@@ -89,6 +92,11 @@ type Options struct {
 	// DependLimit is how long a service waits for those that it depends on; 0
 	// means 5 minutes.
 	DependLimit time.Duration
+	// Wipe, if set, is the last step of a Repair, when the engine does not answer or
+	// stays broken and everything that it needs is on the device: it stops the
+	// engine, empties its store but for the volumes, and starts it. Containers that
+	// are not ours go too.
+	Wipe func(ctx context.Context) error
 	// Warn, if set, is told what went wrong and did not matter.
 	Warn func(error)
 }

@@ -50,7 +50,7 @@ func explain(err error) error {
 	case err == nil:
 		return nil
 	case client.IsErrConnectionFailed(err):
-		return fmt.Errorf("%w: %w", errDown, err)
+		return fmt.Errorf("%w: %w", ErrEngine, err)
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf("%w: %w", errMissing, err)
 	case errdefs.IsConflict(err):
@@ -171,7 +171,7 @@ func (e *dockerEngine) Boxes(ctx context.Context, label, value string) ([]box, e
 		if errors.Is(err, errMissing) {
 			continue // it went in between
 		}
-		if errors.Is(err, errDown) || ctx.Err() != nil {
+		if errors.Is(err, ErrEngine) || ctx.Err() != nil {
 			return nil, err
 		}
 		if err != nil { // a store that is damaged: what the list says has to do

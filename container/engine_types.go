@@ -16,9 +16,6 @@ var (
 	// errTaken is returned where something else has the name, or still uses what
 	// is to be removed.
 	errTaken = errors.New("it is in use at the engine")
-	// errDown is returned where the engine could not be reached: nothing was asked
-	// of it.
-	errDown = errors.New("the engine does not answer")
 )
 
 // engine is what this package asks of a container engine. All calls end when

@@ -67,6 +67,13 @@ func (f *fake) CreateVolume(ctx context.Context, v compose.Volume, labels map[st
 
 func (f *fake) RemoveVolume(ctx context.Context, name string) error {
 	return f.step(ctx, "remove volume", func() error {
+		for _, b := range f.boxes {
+			for _, m := range b.spec.Service.Mounts {
+				if b.spec.Volumes[m.Source] == name {
+					return errTaken
+				}
+			}
+		}
 		delete(f.volumes, name)
 		return nil
 	})

@@ -76,7 +76,12 @@ type fake struct {
 	changes bool
 	lossy   bool // a cut takes what was not synced
 	off     bool
-	broken  []string // rules that were broken
+	down    bool // it does not listen
+	// gone, if set, says that the power went elsewhere, and onCut is told that it
+	// goes here.
+	gone   func() bool
+	onCut  func()
+	broken []string // rules that were broken
 	// behave, if set, says how a container is once it was started.
 	behave func(boxSpec) (boxState, string, int)
 	loads  []int  // layers in each archive
@@ -98,8 +103,11 @@ func (f *fake) step(ctx context.Context, what string, do func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if f.off {
+	if f.off || f.gone != nil && f.gone() {
 		return errPower
+	}
+	if f.down && what != "record" && what != "sync" {
+		return ErrEngine
 	}
 	if f.changes && reads[what] {
 		return do()
@@ -149,6 +157,9 @@ func (f *fake) struck() bool { return f.at > 0 && len(f.calls) >= f.at }
 // cut takes the power.
 func (f *fake) cut() {
 	f.off = true
+	if f.onCut != nil {
+		f.onCut()
+	}
 	if f.lossy {
 		f.fakeState = f.synced.clone()
 	}

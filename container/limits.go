@@ -28,7 +28,7 @@ func (l *limited) do(ctx context.Context, what string, limit time.Duration, f fu
 			return nil
 		}
 		again := time.NewTimer(100 * time.Millisecond)
-		if !errors.Is(err, errDown) {
+		if !errors.Is(err, ErrEngine) {
 			again.Stop()
 			return fmt.Errorf("cannot %s: %w", what, err)
 		}

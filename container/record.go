@@ -47,6 +47,8 @@ type set struct {
 	// Lacks is set where the way back ended without an image: a Repair has to
 	// bring it.
 	Lacks bool `json:"lacks,omitempty"`
+	// Reset is set while a Reset of it has not ended.
+	Reset resetting `json:"reset,omitempty"`
 	// Boxes and Images are the containers and the engine's ids of their images, by
 	// service.
 	Boxes  map[string]string `json:"boxes,omitempty"`
@@ -102,14 +104,20 @@ var errDamaged = errors.New("it is damaged")
 // load reads the record; there may be none yet. One that was damaged is made
 // anew of what the engine has.
 func (c *Compose) load(ctx context.Context) (*record, error) {
+	r, err := c.read()
+	if errors.Is(err, errDamaged) {
+		c.warn(err)
+		return c.rebuild(ctx)
+	}
+	return r, err
+}
+
+// read is load for one who changes nothing.
+func (c *Compose) read() (*record, error) {
 	r := &record{}
 	data, err := c.dir.ReadFile(recordName, maxRecord)
 	if err == nil {
 		err = r.decode(data)
-	}
-	if errors.Is(err, errDamaged) {
-		c.warn(fmt.Errorf("the record of %s is made anew: %w", c.opts.Name, err))
-		return c.rebuild(ctx)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot read the record of %s: %w", c.opts.Name, err)
@@ -143,6 +151,9 @@ func (r *record) decode(data []byte) error {
 		case staging, staged, activating, trial, committing, committed, reverting, kept:
 		default:
 			return fmt.Errorf("state %.40q: %w", s.State, ota.ErrJournal)
+		}
+		if s.Reset != "" && s.Reset != resetBoxes && s.Reset != resetVolumes {
+			return fmt.Errorf("reset of %.40q: %w", s.Reset, ota.ErrJournal)
 		}
 	}
 	return nil

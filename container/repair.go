@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -12,12 +13,56 @@ import (
 
 // Repair implements [ota.Repairer]. It goes in steps, and asks after each: a
 // container is made anew; an image is loaded again; an image is removed with its
-// containers, and loaded. An image that is left in a registry comes from there
+// containers, and loaded; and where Options.Wipe allows it, the engine's store is
+// wiped and everything loaded. An image that is left in a registry comes from there
 // only by a Stage: Repair uses no network.
 func (c *Compose) Repair(ctx context.Context, comp release.Component, content ota.Content) ([]ota.Damage, error) {
+	left, err := c.mend(ctx, comp, content)
+	if c.opts.Wipe == nil || ctx.Err() != nil || err == nil && !left.broken() || err != nil && !errors.Is(err, ErrEngine) {
+		return left.all(), err
+	}
+	if bad := c.wipe(ctx, comp, content); bad != nil {
+		c.warn(fmt.Errorf("the engine's store stays as it is: %w", bad))
+		return left.all(), err
+	}
+	left, err = c.mend(ctx, comp, content)
+	return left.all(), err
+}
+
+// wipe empties the engine's store, if all that is to come back is on the device.
+func (c *Compose) wipe(ctx context.Context, comp release.Component, content ota.Content) error {
+	app, err := document(ctx, comp, content)
+	if err != nil {
+		return err
+	}
+	for _, image := range app.Images {
+		if image.Ref != "" {
+			return fmt.Errorf("image %.80q is left in a registry", image.Name)
+		}
+	}
+	read := func(_ release.Blob, r io.Reader) error {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	}
+	if err := content.Each(ctx, app.Blobs(), read); err != nil {
+		return fmt.Errorf("the local copy is not whole: %w", err)
+	}
+	if err := c.opts.Wipe(ctx); err != nil {
+		return err
+	}
+	rec, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	clear(rec.Images)
+	return c.save(rec)
+}
+
+// mend does all but the last step of Repair, and returns what is left.
+func (c *Compose) mend(ctx context.Context, comp release.Component, content ota.Content) (*findings, error) {
 	f, err := c.inspect(ctx, comp, content)
 	if err != nil || f.set == nil || len(f.damage) == 0 && !f.set.Lacks {
-		return f.left(), err
+		return f, err
 	}
 	for i := range f.images {
 		if err := f.mendImage(ctx, f.app.Images[i], content); err != nil {
@@ -40,15 +85,18 @@ func (c *Compose) Repair(ctx context.Context, comp release.Component, content ot
 	if err := c.save(f.rec); err != nil {
 		return nil, err
 	}
-	return c.Verify(ctx, comp, content)
+	return c.inspect(ctx, comp, content)
 }
 
-func (f *findings) left() []ota.Damage {
+func (f *findings) all() []ota.Damage {
 	if f == nil {
 		return nil
 	}
 	return f.damage
 }
+
+// broken reports whether the engine could not be brought to hold what it should.
+func (f *findings) broken() bool { return f != nil && f.set != nil && len(f.images)+len(f.boxes) > 0 }
 
 // mendImage brings one image from the local copy. What it cannot do the next
 // inspection finds.
@@ -71,7 +119,7 @@ func (f *findings) mendImage(ctx context.Context, image compose.Image, content o
 			return err
 		}
 		err := f.c.loadImage(ctx, image, tag, nil, content)
-		if ctx.Err() != nil || errors.Is(err, errDown) {
+		if ctx.Err() != nil || errors.Is(err, ErrEngine) {
 			return err
 		}
 		f.c.warn(err)

@@ -125,7 +125,7 @@ func (c *Compose) bringBack(ctx context.Context, rec *record, old *set, w world)
 	}
 	// That the old app does not come up by itself is no reason to stay with the
 	// new one: what could be started was.
-	if ctx.Err() != nil || errors.Is(err, errDown) || !c.started(ctx, old) {
+	if ctx.Err() != nil || errors.Is(err, ErrEngine) || !c.started(ctx, old) {
 		return err
 	}
 	c.warn(fmt.Errorf("the app that was there before is back, but: %w", err))

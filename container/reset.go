@@ -1,0 +1,122 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/compose"
+)
+
+// resetting is a word for what a Reset that was begun removes.
+type resetting string
+
+const (
+	resetBoxes   resetting = "containers"
+	resetVolumes resetting = "volumes" // and the containers
+)
+
+// Reset makes all containers of what is in effect anew, as the app document has
+// them: what they wrote outside of their volumes is gone. With volumes, those of
+// the app begin empty too, but for external ones and for what somebody else made.
+// Images stay; Repair is for those, and best called before.
+//
+// It uses no network. Where it was cut short, Settle or another Reset goes on. It
+// is refused with [ota.ErrState] while nothing is in effect and during a trial. As
+// for every verb, the caller holds the lock of the state folder, by an open
+// Updater.
+func (c *Compose) Reset(ctx context.Context, volumes bool) error {
+	rec, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	s := rec.current()
+	if s == nil || s.State != committed || rec.underway() {
+		return fmt.Errorf("cannot reset %s: %w: no release of it was committed, or one is on trial", c.opts.Name, ota.ErrState)
+	}
+	s.Reset = resetBoxes
+	if volumes {
+		s.Reset = resetVolumes
+	}
+	if err := c.save(rec); err != nil {
+		return err
+	}
+	return c.reset(ctx, rec, s)
+}
+
+// Settle ends a Reset that was cut short; where there is none it does nothing. It
+// is called after [ota.Updater.Resume].
+func (c *Compose) Settle(ctx context.Context) error {
+	rec, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	if s := rec.current(); s != nil && s.Reset != "" && s.State == committed {
+		return c.reset(ctx, rec, s)
+	}
+	return nil
+}
+
+func (c *Compose) reset(ctx context.Context, rec *record, s *set) error {
+	app, err := c.app(s)
+	if err != nil {
+		return err
+	}
+	for _, id := range s.Images {
+		if _, err := c.engine.Image(ctx, id); err != nil {
+			return fmt.Errorf("cannot make the containers of %s anew: %w", c.opts.Name, err)
+		}
+	}
+	w, err := c.look(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.stop(ctx, rec, w.of(s.Tx)); err != nil {
+		return err
+	}
+	for _, b := range w.of(s.Tx) {
+		if err := c.engine.Remove(ctx, b.ID); err != nil {
+			return err
+		}
+	}
+	if s.Reset == resetVolumes {
+		if err := c.emptyVolumes(ctx, app); err != nil {
+			return err
+		}
+	}
+	if err := c.remake(ctx, rec, s, app, nil); err != nil {
+		return err
+	}
+	if err := c.start(ctx, app, s, strict); err != nil {
+		return err
+	}
+	if err := c.restore(ctx, s); err != nil {
+		return err
+	}
+	s.Reset = ""
+	return c.keep(ctx, rec)
+}
+
+// emptyVolumes removes the volumes of an app that this component made.
+func (c *Compose) emptyVolumes(ctx context.Context, app *compose.App) error {
+	there, err := c.engine.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range there {
+		ours := slices.ContainsFunc(app.Volumes, func(a compose.Volume) bool { return a.Engine == v.Name && !a.External })
+		if !ours || v.Labels[labelComponent] != c.opts.Name {
+			continue
+		}
+		err := c.engine.RemoveVolume(ctx, v.Name)
+		if errors.Is(err, errTaken) {
+			return fmt.Errorf("cannot empty volume %.80q: a container that is not ours uses it: %w", v.Name, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
