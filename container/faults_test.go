@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -271,7 +272,8 @@ func (s scenario) String() string {
 // TestEveryCall has each call of an update, and of one that is taken back, fail,
 // fail although it was done, hang, and be cut short by the power, before and
 // after, with and without what was not synced, in both image stores; without
-// PAWL_CRASH=long some of them only at every fourth call.
+// PAWL_CRASH=long some of them only at every fourth call. Nobody waits: the clock
+// is that of the test.
 func TestEveryCall(t *testing.T) {
 	old, next, later := newApp(t, 0), newApp(t, 2), newApp(t, 3)
 	ways := []fault{fails, failsLate, hangs, cutBefore, cutAfter}
@@ -302,7 +304,9 @@ func everyCall(t *testing.T, s scenario, old, next, later testApp) (n int) {
 	}
 	for s.at = 1; s.at < 500; s.at += step {
 		reached := false
-		t.Run(s.String(), func(t *testing.T) { reached, _ = s.play(t, old, next, later) })
+		t.Run(s.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { reached, _ = s.play(t, old, next, later) })
+		})
 		if !reached || t.Failed() {
 			break
 		}

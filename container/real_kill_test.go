@@ -138,36 +138,41 @@ func killApp(t testing.TB, n int) testApp {
 	})
 }
 
-// TestKilledEngine kills a real engine, with all that it started, at calls of an
-// update and of one that is taken back, before and after; with PAWL_CRASH=long at
-// every one. After a restart and Resume exactly one release runs, and after
-// another crash of the engine still.
+// TestKilledEngine kills a real engine, with all that it started, at every call of
+// an update, before and after in turn, and at some of one that is taken back; with
+// PAWL_CRASH=long before and after every one. After a restart and Resume exactly one
+// release runs, and after another crash of the engine still.
 func TestKilledEngine(t *testing.T) {
-	one, two := killApp(t, 1), killApp(t, 2)
 	r := &killRig{realRig: &realRig{t: t, dir: t.TempDir()}}
 	r.e = dockerd.Start(t)
 	r.reopen()
-	r.install("first", one)
-	stride, n := 12, 0
-	if os.Getenv("PAWL_CRASH") == "long" {
-		stride = 1
-	}
+	now, next := killApp(t, 1), killApp(t, 2)
+	r.install("first", now)
+	long, n := os.Getenv("PAWL_CRASH") == "long", 0
 	for _, sick := range []bool{false, true} {
-		for _, late := range []bool{false, true} {
-			for at := 1; at < 100; at += stride {
-				if !r.killAt(t, at, late, sick, one, two, fmt.Sprintf("%v-%v-%d", late, sick, at)) {
-					break
+		stride := 1
+		if sick && !long {
+			stride = 9
+		}
+		for at, reached := 1, true; reached && at < 100; at += stride {
+			for _, late := range []bool{false, true} {
+				if !long && late != (at%2 == 0) {
+					continue
 				}
 				n++
+				var committed bool
+				if reached, committed = r.killAt(t, at, late, sick, long || n%4 == 0, now, next, fmt.Sprintf("%v-%v-%d", late, sick, at)); committed {
+					now, next = next, now
+				}
 			}
 		}
 	}
-	t.Logf("%d kills", n)
+	t.Logf("%d kills", n-2)
 }
 
-// killAt takes one to two with one kill, checks, and goes back to one. It reports
-// whether the call was reached.
-func (r *killRig) killAt(t *testing.T, at int, late, sick bool, one, two testApp, tx string) bool {
+// killAt takes one to two with one kill, and checks. It reports whether the call
+// was reached, and whether two is in effect.
+func (r *killRig) killAt(t *testing.T, at int, late, sick, twice bool, one, two testApp, tx string) (reached, committed bool) {
 	t.Helper()
 	ctx := t.Context()
 	d := &drive{device: r, tx: ota.TxID("to-" + tx), to: two, state: "staging"}
@@ -179,7 +184,7 @@ func (r *killRig) killAt(t *testing.T, at int, late, sick bool, one, two testApp
 		d.state = "reverting"
 	}
 	d.run(ctx)
-	reached := r.k.dead
+	reached = r.k.dead
 	r.k.at = 0
 	if reached {
 		r.boot()
@@ -189,15 +194,11 @@ func (r *killRig) killAt(t *testing.T, at int, late, sick bool, one, two testApp
 	require.Contains(t, []string{"committed", "reverted"}, d.state, "at %s by way of %v", tx, d.ways)
 	now := map[string]testApp{"committed": two, "reverted": one}[d.state]
 	r.onlyRuns(now)
-	if reached {
+	if reached && twice {
 		r.boot()
 		r.onlyRuns(now)
 	}
 	require.NoError(t, r.b.Prune(ctx, "shop", nil, nil))
-	if d.state == "committed" {
-		r.install(ota.TxID("back-"+tx), one)
-		require.NoError(t, r.b.Prune(ctx, "shop", nil, nil))
-	}
-	r.onlyRuns(one)
-	return reached
+	r.onlyRuns(now)
+	return reached, d.state == "committed"
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/internal/dockerd"
 	"github.com/pawl-ota/pawl/internal/testneeds"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -39,10 +40,13 @@ func (r *realRig) files(pattern string) []string {
 	return all
 }
 
-// TestStoreOfAnEngine breaks the store of a real engine in every way that a power
+// storeOfAnEngine breaks the store of a real engine in every way that a power
 // cut or a person does, has Verify find it, and Repair mend it with what is on
 // the device.
-func TestStoreOfAnEngine(t *testing.T) {
+func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
+	r, a, ctx := newRealRig(t, e), realApp(t, 1), t.Context()
+	r.install("one", a)
+	r.serves("version 1")
 	id := func(a testApp) string { return a.app.Images[0].Config.Digest.String() }
 	down := func(do func(r *realRig, a testApp)) func(*realRig, testApp) {
 		return func(r *realRig, a testApp) {
@@ -89,9 +93,7 @@ func TestStoreOfAnEngine(t *testing.T) {
 		}},
 	} {
 		t.Run(h.name, func(t *testing.T) {
-			r, a, ctx := newRealRig(t), realApp(t, 1), t.Context()
-			r.install("one", a)
-			r.serves("version 1")
+			r.t = t
 			h.do(r, a)
 			found, err := r.b.Verify(ctx, a.c, a.blobs)
 			require.NoError(t, err)
@@ -101,11 +103,11 @@ func TestStoreOfAnEngine(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, left)
 			r.serves("version 1")
-			r.e.Kill()
-			r.e.Restart()
-			r.serves("version 1")
 		})
 	}
+	r.e.Kill()
+	r.e.Restart()
+	r.serves("version 1")
 }
 
 // smallApp is version n of an app of one container without a network, which
@@ -128,10 +130,10 @@ func (a testApp) changed(t testing.TB, change func(*compose.App)) testApp {
 	return a
 }
 
-// TestConformanceOfAnEngine runs the suite for backends at a real engine, which
+// conformanceOfAnEngine runs the suite for backends at a real engine, which
 // is emptied of what one test left before the next. In short it goes from version
 // to version, and every verb is called again.
-func TestConformanceOfAnEngine(t *testing.T) {
+func conformanceOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	blobs := otatest.Blobs{}
 	var apps []testApp
 	for n := range 3 {
@@ -139,7 +141,7 @@ func TestConformanceOfAnEngine(t *testing.T) {
 		apps = append(apps, a)
 		maps.Copy(blobs, a.blobs)
 	}
-	r := newRealRig(t)
+	r := newRealRig(t, e)
 	if os.Getenv("PAWL_CRASH") != "long" {
 		r.everyVerbTwice(apps)
 		return
@@ -190,12 +192,12 @@ func (r *realRig) everyVerbTwice(apps []testApp) {
 	}
 }
 
-// TestRegistry pulls an image that was left in a registry, with the credentials
+// registryOfAnEngine pulls an image that was left in a registry, with the credentials
 // of the callback, and makes nothing of what the registry has under another
 // digest.
-func TestRegistry(t *testing.T) {
+func registryOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	docker := testneeds.Program(t, "docker")
-	r, ctx := newRealRig(t), t.Context()
+	r, ctx := newRealRig(t, e), t.Context()
 	addr := r.e.Registry(t)
 	a := realApp(t, 1)
 	run := func(args ...string) string {

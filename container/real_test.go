@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	docker "github.com/docker/docker/api/types/container"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/internal/dockerd"
@@ -76,10 +78,39 @@ type realRig struct {
 	dir string
 }
 
-func newRealRig(t testing.TB) *realRig {
-	r := &realRig{t: t, e: dockerd.Start(t), dir: t.TempDir()}
+// newRealRig is a backend at an engine that may have been used before, emptied.
+func newRealRig(t testing.TB, e *dockerd.Engine) *realRig {
+	r := &realRig{t: t, e: e, dir: t.TempDir()}
+	t.Cleanup(func() { _ = r.b.Close() })
 	r.reopen()
+	r.empty()
 	return r
+}
+
+// empty removes what an earlier test left.
+func (r *realRig) empty() {
+	ctx := context.Background()
+	all, err := r.b.engine.(*limited).e.(*dockerEngine).cli.ContainerList(ctx, docker.ListOptions{All: true})
+	require.NoError(r.t, err)
+	for _, b := range all {
+		require.NoError(r.t, r.b.engine.Remove(ctx, b.ID))
+	}
+	require.NoError(r.t, r.b.collect(ctx, &record{}))
+	there, err := r.b.engine.Volumes(ctx)
+	require.NoError(r.t, err)
+	for _, v := range there {
+		require.NoError(r.t, r.b.engine.RemoveVolume(ctx, v.Name))
+	}
+}
+
+// TestAppsOfAnEngine has tests share an engine that end with it as it should be.
+func TestAppsOfAnEngine(t *testing.T) {
+	e := dockerd.Start(t)
+	t.Run("update", func(t *testing.T) { updateOfAnEngine(t, e) })
+	t.Run("bad releases", func(t *testing.T) { badReleasesOfAnEngine(t, e) })
+	t.Run("conformance", func(t *testing.T) { conformanceOfAnEngine(t, e) })
+	t.Run("store", func(t *testing.T) { storeOfAnEngine(t, e) })
+	t.Run("registry", func(t *testing.T) { registryOfAnEngine(t, e) })
 }
 
 func (r *realRig) reopen() {
@@ -147,11 +178,11 @@ func offer(source *otatest.Memory, seq uint64, a testApp) {
 	source.Offer(rel)
 }
 
-// TestUpdate takes a real engine from nothing to version 1 and 2, keeps it there
+// updateOfAnEngine takes a real engine from nothing to version 1 and 2, keeps it there
 // over a power cut, refuses a release that crashes, and goes back to version 1
 // without a network. Somebody else's container stays as it is.
-func TestUpdate(t *testing.T) {
-	r, ctx := newRealRig(t), t.Context()
+func updateOfAnEngine(t *testing.T, e *dockerd.Engine) {
+	r, ctx := newRealRig(t, e), t.Context()
 	source := otatest.NewMemory()
 	u := r.updater(source)
 	update := func(seq uint64, a testApp) (ota.Result, error) {
