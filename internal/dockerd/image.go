@@ -80,37 +80,49 @@ func Layer(name string, data []byte, mode int64) []byte {
 
 // Archive writes i as `docker load` takes it, under the tag where that is not
 // empty.
-func (i Image) Archive(out io.Writer, tag string) error {
+func (i Image) Archive(out io.Writer, tag string) error { return Save(out, map[string]Image{tag: i}) }
+
+// Save writes images by their tags as `docker save` does.
+func Save(out io.Writer, images map[string]Image) error {
 	w := tar.NewWriter(out)
+	there := map[string]bool{}
 	put := func(name string, data []byte) error {
+		if there[name] {
+			return nil
+		}
+		there[name] = true
 		if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(data)), Mode: 0o644}); err != nil {
 			return err
 		}
 		_, err := w.Write(data)
 		return err
 	}
-	config := i.ID().String() + ".json"
-	manifest := map[string]any{"Config": config}
-	if tag != "" {
-		manifest["RepoTags"] = []string{tag}
-	}
-	var names []string
-	for n, l := range i.Layers {
-		name := fmt.Sprint(n, ".tar")
-		names = append(names, name)
-		if err := put(name, l); err != nil {
+	var manifest []any
+	for tag, i := range images {
+		config := i.ID().String() + ".json"
+		var names []string
+		for _, l := range i.Layers {
+			name := release.Sum(l).String() + ".tar"
+			names = append(names, name)
+			if err := put(name, l); err != nil {
+				return err
+			}
+		}
+		if err := put(config, i.Config); err != nil {
 			return err
 		}
+		one := map[string]any{"Config": config, "Layers": names}
+		if tag != "" {
+			one["RepoTags"] = []string{tag}
+		}
+		manifest = append(manifest, one)
 	}
-	manifest["Layers"] = names
-	text, err := json.Marshal([]any{manifest})
+	text, err := json.Marshal(manifest)
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{config: i.Config, "manifest.json": text} {
-		if err := put(name, data); err != nil {
-			return err
-		}
+	if err := put("manifest.json", text); err != nil {
+		return err
 	}
 	return w.Close()
 }
