@@ -24,6 +24,8 @@ type answer struct {
 	Status    *ota.Status    `json:"status,omitempty"`
 	History   []ota.Result   `json:"history,omitempty"`
 	Damage    []ota.Damage   `json:"damage,omitempty"`
+	// Services are those of apps, with a status.
+	Services []service `json:"services,omitempty"`
 
 	// Warnings are of services, on the way back.
 	Warnings []string `json:"warnings,omitempty"`
@@ -55,6 +57,7 @@ var commands = map[string]command{
 	"rollback": {what: "go back to a release that was kept, without a network", run: rollback},
 	"verify":   {what: "compare what is installed with the release, by content", run: verify},
 	"repair":   {what: "mend what verify finds, without a network", run: repair},
+	"reset":    {what: "make the containers of an app anew, without a network: reset APP, with -data its volumes too", run: reset},
 	"history":  {what: "the transactions that ended, newest last", lists: true, run: history},
 	"status":   {what: "what runs, what is open, what is kept and held back", lists: true, run: status},
 }
@@ -129,7 +132,7 @@ func history(_ context.Context, a *agent) answer {
 	return ans
 }
 
-func status(_ context.Context, a *agent) answer {
+func status(ctx context.Context, a *agent) answer {
 	st, err := ota.ReadStatus(a.config.stateDir())
 	if err != nil {
 		return failed("cannot read the state", err)
@@ -145,7 +148,12 @@ func status(_ context.Context, a *agent) answer {
 	for _, h := range st.Held {
 		ans.more = append(ans.more, fmt.Sprintf("held back: seq %d: %s", h.Seq, h.Reason))
 	}
-	ans.more = append(ans.more, st.Notes...)
+	services, problems := a.services(ctx)
+	ans.Services = services
+	for _, s := range services {
+		ans.more = append(ans.more, "service of "+s.App+": "+s.line)
+	}
+	ans.more = append(append(ans.more, problems...), st.Notes...)
 	return ans
 }
 

@@ -39,13 +39,24 @@ type source struct {
 	TrustClock bool              `json:"trustClock"`
 }
 
+// The kinds of components.
+const (
+	kindFiles   = "files"
+	kindCompose = "compose"
+)
+
 type component struct {
-	Kind        string `json:"kind"`
+	Kind string `json:"kind"`
+	// Of kind "files".
 	Root        string `json:"root"`
 	Layout      string `json:"layout"`
 	Spool       string `json:"spool"`
 	Restart     bool   `json:"restart"`
 	IgnoreOwner bool   `json:"ignoreOwner"`
+	// Of kind "compose".
+	Engine string   `json:"engine"`
+	Login  []string `json:"login"`
+	Wipe   []string `json:"wipe"`
 }
 
 type trial struct {
@@ -179,12 +190,30 @@ func (c component) check(name string) error {
 	switch {
 	case release.CheckName(name) != nil:
 		return release.CheckName(name)
-	case c.Kind != "files":
-		return fmt.Errorf("%s.kind: %q is not known, only \"files\" is", name, c.Kind)
+	case c.Kind == kindCompose && !withContainers:
+		return fmt.Errorf("%s.kind: this agent knows no %q: build it with go build -tags containers", name, c.Kind)
+	case c.Kind == kindCompose:
+		return c.checkApp(name)
+	case c.Kind != kindFiles:
+		return fmt.Errorf("%s.kind: %q is not known, only \"files\" and \"compose\" are", name, c.Kind)
+	case c.Engine != "" || len(c.Login)+len(c.Wipe) > 0:
+		return fmt.Errorf("%s: engine, login and wipe belong to the kind \"compose\"", name)
 	case c.Layout != "tree" && c.Layout != "inplace":
 		return fmt.Errorf("%s.layout: %q is not known, only \"tree\" and \"inplace\" are", name, c.Layout)
 	case c.Root == "":
 		return fmt.Errorf("%s.root is empty", name)
+	}
+	return nil
+}
+
+func (c component) checkApp(name string) error {
+	if c.Root != "" || c.Layout != "" || c.Spool != "" || c.Restart || c.IgnoreOwner {
+		return fmt.Errorf("%s: root, layout, spool, restart and ignoreOwner belong to the kind \"files\"", name)
+	}
+	for _, argv := range [][]string{c.Login, c.Wipe} {
+		if len(argv) > 0 && argv[0] == "" {
+			return fmt.Errorf("%s: login and wipe begin with a program", name)
+		}
 	}
 	return nil
 }

@@ -73,6 +73,9 @@ func (a *agent) plan(ctx context.Context, r *release.Release) (*plan, error) {
 			continue // nothing of it would run
 		}
 		p.Scripts = append(p.Scripts, scriptsOf(c.Name, c.Scripts)...)
+		if c.Kind != kindFiles {
+			continue // it has no services of a supervisor
+		}
 		options, err := micro.ParseOptions(c.Options)
 		if err != nil {
 			return nil, err

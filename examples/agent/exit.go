@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -40,14 +41,16 @@ var errLeft = errors.New("not everything could be mended with what is on the dev
 // errDiffers is returned by adopt when what is installed is no release.
 var errDiffers = errors.New("what is installed is not exactly a release of the repository")
 
-// kinds lists what an error can be, the more telling first. The words are for
-// programs and do not change.
-var kinds = []struct {
+// kind is what an error can be. The words are for programs and do not change.
+type kind struct {
 	is   error
 	word string
 	code int
 	hint string
-}{
+}
+
+// kinds lists the kinds of errors, the more telling first.
+var kinds = []kind{
 	{ota.ErrStuck, "stuck", exitStuck, "run resume again when what is in the way is gone; a newer release can also be installed over it"},
 	{ota.ErrRestartPending, "restart", exitNeeds, "start the agent again: it goes on from here"},
 	{ota.ErrRebootPending, "reboot", exitNeeds, "reboot the device and run update again: it goes on from here"},
@@ -102,7 +105,7 @@ func classify(err error) (code int, word, hint string) {
 	if errors.As(err, &usage) {
 		return exitUsage, "usage", "agent -h shows how it is called"
 	}
-	for _, k := range kinds {
+	for _, k := range slices.Concat(appKinds(), kinds) {
 		if errors.Is(err, k.is) {
 			return k.code, k.word, k.hint
 		}

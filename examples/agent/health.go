@@ -18,15 +18,16 @@ import (
 )
 
 // health returns a check of the services of every component, where there is
-// a supervisor to ask, and of all probes; nil where there is nothing to ask.
+// a supervisor to ask, of every app, and of all probes; nil where there is nothing
+// to ask.
 func (a *agent) health() ota.Check {
 	probes := healthOf(a.config.Health)
-	if a.config.Supervisor == nil {
+	if a.config.Supervisor == nil && len(a.apps()) == 0 {
 		return probes
 	}
 	return func(ctx context.Context) error {
 		for _, name := range slices.Sorted(maps.Keys(a.backends)) {
-			if err := a.backends[name].(*micro.Files).CheckServices(ctx); err != nil {
+			if err := a.checkPart(ctx, name); err != nil {
 				return err
 			}
 		}
@@ -35,6 +36,21 @@ func (a *agent) health() ota.Check {
 		}
 		return probes(ctx)
 	}
+}
+
+// checkPart asks how one component is.
+func (a *agent) checkPart(ctx context.Context, name string) error {
+	switch b := a.backends[name].(type) {
+	case app:
+		if err := b.Healthy(ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	case *micro.Files:
+		if a.config.Supervisor != nil {
+			return b.CheckServices(ctx)
+		}
+	}
+	return nil
 }
 
 // healthOf returns a check that runs each probe in turn, or nil when there are

@@ -98,6 +98,9 @@ func (a *agent) makeBackends() error {
 	}
 	a.backends = map[string]ota.Backend{}
 	for name, comp := range a.config.Components {
+		if comp.Kind != kindFiles {
+			continue
+		}
 		options := micro.Options{
 			Name: name, Root: comp.Root, Layout: micro.Layout(comp.Layout), Spool: comp.Spool,
 			IgnoreOwner: comp.IgnoreOwner, Supervisor: supervisor, Warn: a.warn,
@@ -109,7 +112,7 @@ func (a *agent) makeBackends() error {
 			return fmt.Errorf("components.%s: %w", name, err)
 		}
 	}
-	return nil
+	return a.openApps()
 }
 
 // warn keeps what goes with the answer.

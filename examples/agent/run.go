@@ -26,6 +26,8 @@ type args struct {
 	json   bool
 	retry  bool
 	plan   bool
+	name   string // of reset
+	data   bool   // with reset: the volumes too
 }
 
 // agent is what a command works on. updater is nil for the commands that only
@@ -74,6 +76,10 @@ func execute(ctx context.Context, a args, stderr io.Writer) answer {
 		return failed("cannot start", err)
 	}
 	defer work.updater.Close()
+	defer work.closeApps()
+	if work.updater.Status().Tx == nil {
+		work.settleApps(ctx)
+	}
 	ans := settleAndRun(ctx, work)
 	work.mu.Lock()
 	defer work.mu.Unlock()
@@ -102,6 +108,7 @@ func parseArgs(argv []string, stderr io.Writer) (args, error) {
 	flags.BoolVar(&a.json, "json", false, "print one JSON object on standard output")
 	flags.BoolVar(&a.retry, "retry", false, "with update: try a release that is held back")
 	flags.BoolVar(&a.plan, "plan", false, "with check: say what an update would fetch, write and need")
+	flags.BoolVar(&a.data, "data", false, "with reset: the volumes of the app begin empty too")
 	var words []string
 	for rest := argv; ; rest = flags.Args()[1:] {
 		if err := flags.Parse(rest); err == flag.ErrHelp {
@@ -134,6 +141,12 @@ func (a args) withWords(words []string) (args, error) {
 		}
 		a.seq, more = seq, nil
 	}
+	if verb == "reset" {
+		if len(more) != 1 {
+			return a, fmt.Errorf("reset takes the name of one app")
+		}
+		a.name, more = more[0], nil
+	}
 	if len(more) > 0 {
 		return a, fmt.Errorf("%s takes no %.40q", verb, more[0])
 	}
@@ -142,6 +155,9 @@ func (a args) withWords(words []string) (args, error) {
 	}
 	if a.plan && verb != "check" {
 		return a, fmt.Errorf("-plan belongs to check")
+	}
+	if a.data && verb != "reset" {
+		return a, fmt.Errorf("-data belongs to reset")
 	}
 	a.verb = verb
 	return a, nil

@@ -21,6 +21,7 @@ func TestCommandLine(t *testing.T) {
 		"-json -config f update -retry":  {config: "f", verb: "update", json: true, retry: true},
 		"-config f rollback":             {config: "f", verb: "rollback"},
 		"rollback 3 -config f":           {config: "f", verb: "rollback", seq: 3},
+		"-config f reset shop -data":     {config: "f", verb: "reset", name: "shop", data: true},
 		"-config f rollback -json 12345": {config: "f", verb: "rollback", seq: 12345, json: true},
 	} {
 		got, err := parseArgs(strings.Fields(line), os.Stderr)
@@ -38,6 +39,9 @@ func TestUsageErrors(t *testing.T) {
 		"-config f rollback 0":      `"0" is not the seq`,
 		"-config f rollback x":      `"x" is not the seq`,
 		"-config f rollback 1 2":    `rollback takes no "1"`,
+		"-config f reset":           "reset takes the name of one app",
+		"-config f reset a b":       "reset takes the name of one app",
+		"-config f verify -data":    "-data belongs to reset",
 		"-config f check -retry":    "-retry belongs to update",
 		"-config f check -frobozz":  "-frobozz",
 		"check":                     "-config FILE is needed",
