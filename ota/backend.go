@@ -3,6 +3,7 @@ package ota
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -190,6 +191,13 @@ type Pruner interface {
 // hold the name alone.
 type Reverter interface {
 	CanRevert(ctx context.Context, tx TxID, c release.Component) (bool, error)
+}
+
+// Outage is a [Backend] that measures how long it interrupts what it switches.
+type Outage interface {
+	// Downtime is for how long the last Activate or Revert of this process left
+	// something of its component not running.
+	Downtime() time.Duration
 }
 
 // Rooter is a [Backend] whose component lies below one folder; its scripts are

@@ -103,6 +103,7 @@ type txState struct {
 	Began   time.Time     `json:"began"`
 	Elapsed time.Duration `json:"elapsed,omitempty"` // of the trial, running time
 	Took    time.Duration `json:"took,omitempty"`
+	Down    time.Duration `json:"down,omitempty"`
 }
 
 // txPart is one component of a transaction.
@@ -148,7 +149,7 @@ func (t *txState) result() Result {
 	r := Result{
 		Tx: t.ID, State: t.State, From: t.From, To: t.To, Back: t.Back, Reason: t.Reason,
 		Condemned: t.Blame == blameRelease, Bytes: t.Bytes, Starts: t.Starts, Began: t.Began, Took: t.Took,
-		Scripts: t.scriptRuns(),
+		Downtime: t.Down, Scripts: t.scriptRuns(),
 	}
 	return r
 }

@@ -54,6 +54,10 @@ type Result struct {
 	Began time.Time     `json:"began,omitzero"`
 	Ended time.Time     `json:"ended,omitzero"`
 	Took  time.Duration `json:"took,omitempty"` // running time in nanoseconds
+	// Downtime is for how long the switches of its components, there and back,
+	// left something not running, in nanoseconds: added up, as far as backends
+	// measure it, and without what a power cut or a restart took.
+	Downtime time.Duration `json:"downtime,omitempty"`
 }
 
 // String returns the result as one line.

@@ -116,6 +116,7 @@ func (u *Updater) revertPart(ctx context.Context, t *txState, p txPart) error {
 	if err != nil {
 		return fmt.Errorf("cannot revert %s: %w", p.Name, err)
 	}
+	t.Down += downtime(b)
 	u.kick()
 	return nil
 }
@@ -294,7 +295,7 @@ func (u *Updater) attempt() uint32 {
 func (u *Updater) end(t *txState, r Result) Result {
 	r.Ended = u.host.Now().UTC().Truncate(time.Second)
 	u.charge(t)
-	r.Bytes, r.Took = t.Bytes, t.Took
+	r.Bytes, r.Took, r.Downtime = t.Bytes, t.Took, t.Down
 	r.Reason = clip(r.Reason, 512)
 	brief := r
 	brief.Scripts = past(r.Scripts)

@@ -129,6 +129,7 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 	err = u.run(context.WithoutCancel(ctx), u.opts.StepLimit, func(ctx context.Context) error {
 		return b.Activate(ctx, t.ID, c)
 	})
+	t.Down += downtime(b)
 	if err != nil {
 		return err
 	}
@@ -167,6 +168,14 @@ func (u *Updater) component(r *release.Release, name string) (Backend, release.C
 	}
 	b, err := u.backend(name)
 	return b, c, err
+}
+
+// downtime is what the last switch of a component cost.
+func downtime(b Backend) time.Duration {
+	if o, ok := b.(Outage); ok {
+		return o.Downtime()
+	}
+	return 0
 }
 
 func describe(a Active) string {
