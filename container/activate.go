@@ -16,6 +16,7 @@ import (
 // containers, in the order of their dependencies. What is in effect already and
 // does not run is started: that is how a release on trial comes up after a boot.
 func (c *Compose) Activate(ctx context.Context, tx ota.TxID, comp release.Component) error {
+	c.downtime = 0
 	if err := c.check(tx, comp); err != nil {
 		return err
 	}
@@ -80,7 +81,6 @@ func (c *Compose) switchTo(ctx context.Context, rec *record, s *set) error {
 		return err
 	}
 	others := w.others(s.Tx)
-	c.began, c.downtime = time.Time{}, 0
 	if err := c.bind(ctx, others); err != nil {
 		return err
 	}
@@ -91,13 +91,20 @@ func (c *Compose) switchTo(ctx context.Context, rec *record, s *set) error {
 	if err := c.start(ctx, app, s, strict); err != nil {
 		return err
 	}
-	if !c.began.IsZero() {
-		c.downtime = time.Since(c.began)
-	}
+	c.up()
 	if err := c.stop(ctx, rec, later); err != nil {
 		return err
 	}
+	c.began = time.Time{}
 	return c.rename(ctx, app, s, others)
+}
+
+// up ends what stop began: everything runs again.
+func (c *Compose) up() {
+	if !c.began.IsZero() {
+		c.downtime += time.Since(c.began)
+		c.began = time.Time{}
+	}
 }
 
 // split tells the containers that a handover leaves running until the new ones

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -63,6 +64,7 @@ func (c *Compose) makePermanent(ctx context.Context, rec *record, s *set) error 
 	if err := c.stop(ctx, rec, w.others(s.Tx)); err != nil {
 		return err
 	}
+	c.began = time.Time{}
 	for _, v := range app.Services {
 		if err := c.startOne(ctx, s, v, lenient); err != nil {
 			return fmt.Errorf("service %s: %w", v.Name, err)

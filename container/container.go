@@ -112,7 +112,9 @@ type Compose struct {
 	// syncRoot makes durable what lies below a folder.
 	syncRoot func(root string) error
 	// pause is how long to wait between two looks at a container.
-	pause    time.Duration
+	pause time.Duration
+	// downtime is of the last verb; began is when it stopped something that nothing
+	// runs for yet, which a Revert goes on with.
 	downtime time.Duration
 	began    time.Time
 
@@ -128,6 +130,7 @@ var (
 	_ ota.Repairer = (*Compose)(nil)
 	_ ota.Pruner   = (*Compose)(nil)
 	_ ota.Reverter = (*Compose)(nil)
+	_ ota.Outage   = (*Compose)(nil)
 )
 
 // New returns the backend of one component. It opens Dir and asks nothing of the
@@ -154,9 +157,9 @@ func open(o Options, e engine) (*Compose, error) {
 // Close lets go of Dir.
 func (c *Compose) Close() error { return c.dir.Close() }
 
-// Downtime is how long the last Activate or Revert of this process left a
-// service without a running container: from the first one that it stopped to the
-// last one that it started.
+// Downtime implements [ota.Outage]: from the first container that the last Activate
+// or Revert of this process stopped to the last one that it started. A Revert
+// after an Activate that failed counts from what that one stopped.
 func (c *Compose) Downtime() time.Duration { return c.downtime }
 
 func (o *Options) validate() error {

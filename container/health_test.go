@@ -116,7 +116,11 @@ func TestBadRelease(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorContains(t, r.b.Activate(ctx, "two", next.c), says)
 		r.behave = nil
+		began := r.b.began
+		require.NotZero(t, began)
 		require.NoError(t, r.b.Revert(ctx, "two", next.c))
+		require.LessOrEqual(t, r.b.Downtime(), time.Since(began))
+		require.Positive(t, r.b.Downtime())
 		r.expect(old)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -92,6 +93,7 @@ func (c *Compose) reset(ctx context.Context, rec *record, s *set) error {
 	if err := c.start(ctx, app, s, strict); err != nil {
 		return err
 	}
+	c.began = time.Time{}
 	if err := c.restore(ctx, s); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 // anew from its document. Where its image is gone too the error wraps
 // [ota.ErrDigest]: a Repair brings it from the local copy.
 func (c *Compose) Revert(ctx context.Context, tx ota.TxID, comp release.Component) error {
+	c.downtime = 0
 	if err := c.checkName(tx, comp); err != nil {
 		return err
 	}
@@ -61,7 +62,6 @@ func (c *Compose) takeBack(ctx context.Context, rec *record, s *set) error {
 	if err != nil {
 		return err
 	}
-	c.began, c.downtime = time.Time{}, 0
 	others := w.others(rec.Current)
 	if err := c.bind(ctx, others); err != nil {
 		return err
@@ -81,12 +81,11 @@ func (c *Compose) takeBack(ctx context.Context, rec *record, s *set) error {
 	if err != nil {
 		return err
 	}
-	if !c.began.IsZero() {
-		c.downtime = time.Since(c.began)
-	}
+	c.up()
 	if err := c.stop(ctx, rec, later); err != nil {
 		return err
 	}
+	c.began = time.Time{}
 	if err := c.clear(ctx, s.Tx); err != nil {
 		return err
 	}
