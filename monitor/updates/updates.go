@@ -10,7 +10,8 @@
 //
 // The end of a transaction is told by the Updater after it was made durable. A
 // program that was killed right then finds it in the history: CatchUp emits what
-// the sink did not have yet.
+// the sink did not have yet. A [Late] goes on watching what was committed, and goes
+// back from it when it becomes sick.
 package updates
 
 import (

@@ -223,3 +223,23 @@ func TestRepaired(t *testing.T) {
 	require.Equal(t, map[string]float64{"found": 2, "left": 1}, to.all[0].Values)
 	require.Equal(t, "no copy", to.all[1].Reason)
 }
+
+func TestSample(t *testing.T) {
+	r, to := newReporter(t)
+	repo := otatest.NewRepo()
+	d := otatest.NewDevice(repo, otatest.Part{Name: "app", Effect: ota.Live})
+	d.Offer(repo.Add(1, otatest.Healthy(), otatest.Content{Part: "app", Label: "one"}))
+	drive(t, d, to, r)
+	d.Offer(repo.Add(2, otatest.Sick(), otatest.Content{Part: "app", Label: "two"}))
+	drive(t, d, to, r)
+	u, err := ota.Open(d.Context(), d.Options())
+	require.NoError(t, err)
+	r.Sample(u)
+	last := u.History()[1]
+	require.NoError(t, u.Close())
+	require.Equal(t, map[string]float64{
+		"tried": 2, "committed": 1, "reverted": 1, "running": 1, "held": 1, "took": last.Took.Seconds(), "downtime": last.Downtime.Seconds(),
+		"starts": float64(last.Starts), "fetched": float64(last.Bytes), "bytes.metadata": 0, "bytes.content": 7, "bytes.report": 0, "bytes.wasted": 0,
+	}, to.all[len(to.all)-1].Values)
+	require.Positive(t, last.Took)
+}
