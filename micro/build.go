@@ -140,7 +140,7 @@ func (b *builder) isRight(i int) (bool, error) {
 	if why == "" && e.Type == release.File {
 		same, err := b.hasContent(b.tree, e.Path, e.Blob)
 		if err == nil && same {
-			return true, b.noteShared(i, info)
+			return true, b.noteFound(i, info)
 		}
 		why = "its content differs"
 	}
@@ -197,7 +197,7 @@ func (b *builder) put(blob release.Blob, r io.Reader) error {
 		return err
 	}
 	b.got[same[0]] = true
-	return nil
+	return b.noteOwn(int(same[0]))
 }
 
 // putAgain makes a further file with the same content: a copy, so that writing
@@ -219,8 +219,11 @@ func (b *builder) putAgain(i int32) error {
 	if err = errors.Join(err, in.Close()); err == nil && !done {
 		err = fmt.Errorf("cannot stage %s: %w", e.Path, ota.ErrDigest)
 	}
+	if err != nil {
+		return err
+	}
 	b.got[i] = true
-	return err
+	return b.noteOwn(int(i))
 }
 
 // copyCarried gives the app's paths of the new release what the old release

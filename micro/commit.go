@@ -39,7 +39,11 @@ func (f *treeFiles) Commit(ctx context.Context, tx ota.TxID, c release.Component
 	if err := f.moveForward(tx, p); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot commit %s: %w", c.Name, err)
 	}
-	if err := f.keep(tx, p, c.Keep.Previous > 0); err != nil {
+	err = f.keep(tx, p, c.Keep.Previous > 0)
+	if err == nil {
+		err = f.keepSeen(f.txPath(tx, "shared"), p.New.Digest)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot commit %s: %w", c.Name, explain(err))
 	}
 	return f.dropTx(tx)
@@ -240,7 +244,7 @@ func (f *base) pruneIndexes(running known) error {
 	if err != nil || len(txs) > 0 || running.Digest.IsZero() {
 		return err
 	}
-	return f.dropNames(dirIndex, needed)
+	return errors.Join(f.dropNames(dirIndex, needed), f.dropNames(dirSeen, needed))
 }
 
 // dropNames removes the files of one of the spool's folders that are not

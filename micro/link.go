@@ -16,22 +16,40 @@ import (
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-// noteShared notes a file that an interrupted try has linked.
-func (b *builder) noteShared(i int, info at.Info) error {
-	if info.Links < 2 {
-		return nil
-	}
-	p, blob := b.next.Entries[i].Path, b.next.Entries[i].Blob
-	s := shared{New: p, Ino: info.Ino, Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime}
+// newShared is the entry i, of which it is known that it is right as info says.
+func (b *builder) newShared(i int, info at.Info) shared {
+	return shared{New: b.next.Entries[i].Path, Ino: info.Ino, Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime}
+}
+
+// noteFound writes down a file that an interrupted try has made.
+func (b *builder) noteFound(i int, info at.Info) error {
+	s := b.newShared(i, info)
+	s.Own = info.Links < 2
 	for _, src := range b.sources {
-		for _, q := range src.places(p, blob) {
-			if other, err := src.tree.Stat(q); err == nil && src.live && other.Ino == info.Ino {
+		if s.Own || !src.live {
+			continue
+		}
+		for q := range src.places(s.New, b.next.Entries[i].Blob) {
+			if other, err := src.tree.Stat(q); err == nil && other.Ino == info.Ino {
 				s.Old = q
 			}
 		}
 	}
-	b.check.files <- sharedFile{i: i, s: s}
-	return nil
+	return explain(b.log.add(i, s))
+}
+
+// noteOwn writes down a file that this Stage has written. Nobody else reaches it
+// before it is switched to.
+func (b *builder) noteOwn(i int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	info, err := b.tree.Stat(b.next.Entries[i].Path)
+	if err != nil {
+		return err
+	}
+	s := b.newShared(i, info)
+	s.Own = true
+	return explain(b.log.add(i, s))
 }
 
 // share makes the file i out of a file that is on the device, or notes that its
@@ -39,8 +57,8 @@ func (b *builder) noteShared(i int, info at.Info) error {
 func (b *builder) share(i int) error {
 	e := &b.next.Entries[i]
 	for _, src := range b.sources {
-		for _, p := range src.places(e.Path, e.Blob) {
-			done, err := b.shareOne(i, src, p)
+		for p, n := range src.places(e.Path, e.Blob) {
+			done, err := b.shareOne(i, src, p, n)
 			if err != nil || done {
 				return err
 			}
@@ -71,26 +89,45 @@ func (b *builder) shareAgain() error {
 
 // shareOne shares the bytes alone where the file system can: the two files
 // stay independent then. Otherwise it makes one file with two names where all
-// metadata is the same, and a copy where it is not.
-func (b *builder) shareOne(i int, src *source, p string) (bool, error) {
+// metadata is the same, and a copy where it is not. p is the file n of src.
+func (b *builder) shareOne(i int, src *source, p string, n int) (bool, error) {
 	e := &b.next.Entries[i]
+	info, err := src.tree.Stat(p)
+	if err != nil || !info.IsFile() || info.Size != e.Size {
+		return false, nil
+	}
+	if !info.Locked && !b.copies && !b.canClone(src.tree, p) {
+		done, err := b.link(i, src, p, n, info)
+		if done || err != nil && !isLinkRefusal(err) {
+			return done, err
+		}
+	}
+	done, err := b.shareCopy(e, src, p)
+	if done && err == nil {
+		err = b.noteOwn(i)
+	}
+	return done, err
+}
+
+// link makes the entry i a second name of the file p of src, if its metadata is
+// right. Its content is read where nobody vouches for it.
+func (b *builder) link(i int, src *source, p string, n int, info at.Info) (bool, error) {
+	e := &b.next.Entries[i]
+	if src.vouches(n, info, e) && b.f.looksOther(info, e, nil) == "" {
+		return b.linkFrom(i, src, p, nil, info)
+	}
 	in, info, err := src.tree.Read(p)
 	if err != nil {
 		return false, nil
 	}
-	if info.Size == e.Size && !info.Locked && !b.copies && !b.canClone(src.tree, p) && b.sameMeta(in, info, e) {
-		done, err := b.linkFrom(i, src, p, in, info)
-		if done {
-			return true, nil
-		}
-		if err != nil && !isLinkRefusal(err) {
-			return false, errors.Join(err, in.Close())
-		}
+	if !b.sameMeta(in, info, e) {
+		return false, in.Close()
 	}
-	if err := in.Close(); err != nil || info.Size != e.Size {
-		return false, err
+	done, err := b.linkFrom(i, src, p, in, info)
+	if !done {
+		err = errors.Join(err, in.Close())
 	}
-	return b.shareCopy(e, src, p)
+	return done, err
 }
 
 // sameMeta reports whether the metadata of an opened file is as e says.
@@ -142,10 +179,10 @@ func isLinkRefusal(err error) bool {
 	return errors.Is(err, os.ErrPermission) || isErrno(err, linkRefusals...)
 }
 
-// linkFrom makes the entry i a second name of the file p of src, which is open
-// as in, and leaves it to the checker, which then closes in. It is not done where
-// p is another file by now.
-func (b *builder) linkFrom(i int, src *source, p string, in *at.File, opened at.Info) (bool, error) {
+// linkFrom makes the entry i a second name of the file p of src, which is as was
+// says. If it is open as in, it is left to the checker, which then closes in. It
+// is not done where p is another file by now.
+func (b *builder) linkFrom(i int, src *source, p string, in *at.File, was at.Info) (bool, error) {
 	path := b.next.Entries[i].Path
 	if err := b.step("link", path); err != nil {
 		return false, err
@@ -164,12 +201,15 @@ func (b *builder) linkFrom(i int, src *source, p string, in *at.File, opened at.
 		return false, explain(err)
 	}
 	info, err := b.tree.Stat(path)
-	if err != nil || !info.Same(opened.ID) || info.Size != opened.Size {
+	if err != nil || !info.Same(was.ID) || info.Size != was.Size || in == nil && info.Mtime != was.Mtime {
 		return false, b.drop(path, err)
 	}
-	s := shared{New: path, Ino: info.Ino, Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime}
+	s := b.newShared(i, info)
 	if src.live {
 		s.Old = p
+	}
+	if in == nil {
+		return true, explain(b.log.add(i, s))
 	}
 	b.check.files <- sharedFile{i, s, in}
 	return true, nil
@@ -188,7 +228,7 @@ type checker struct {
 	wrong []int // entries with other content
 }
 
-// sharedFile is a file that waits to be read; in is nil where it was.
+// sharedFile is a file that waits to be read.
 type sharedFile struct {
 	i  int
 	s  shared
@@ -208,14 +248,12 @@ func (c *checker) run() {
 	defer close(c.done)
 	sum, buf := sha256.New(), make([]byte, copyBuffer)
 	for f := range c.files {
-		same, err := f.in == nil, error(nil)
-		if f.in != nil {
-			b := c.next.Entries[f.i].Blob
-			if c.err == nil && c.ctx.Err() == nil {
-				same, err = holds(sum, buf, f.in, b, b.Size)
-			}
-			err = errors.Join(err, f.in.Close())
+		same, err := false, error(nil)
+		b := c.next.Entries[f.i].Blob
+		if c.err == nil && c.ctx.Err() == nil {
+			same, err = holds(sum, buf, f.in, b, b.Size)
 		}
+		err = errors.Join(err, f.in.Close())
 		switch {
 		case c.err != nil:
 		case err != nil || !same:

@@ -200,7 +200,7 @@ func (w *worker) mendFile(temp string, e *release.Entry, sources []*source, open
 
 func (w *worker) fromSources(temp string, e *release.Entry, sources []*source) (bool, error) {
 	for _, src := range sources {
-		for _, p := range src.places(e.Path, e.Blob) {
+		for p := range src.places(e.Path, e.Blob) {
 			in, err := src.tree.OpenFile(p)
 			if err != nil {
 				continue

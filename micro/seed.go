@@ -29,7 +29,7 @@ func (f *treeFiles) Seed(_ context.Context, name string, b release.Blob) (io.Rea
 		}
 	}
 	for _, s := range f.seeds {
-		for _, p := range s.places("", b) {
+		for p := range s.places("", b) {
 			if r, ok := openSeed(s, p, b); ok {
 				return r, true, nil
 			}
@@ -110,7 +110,7 @@ func (f *treeFiles) Budget(ctx context.Context, c release.Component, content ota
 	}
 	n := counter{f: &f.base, ctx: ctx, next: next, block: f.blockSize()}
 	if was.Digest.IsZero() || was.Digest != c.Digest() {
-		n.sources, n.begun = f.sources(f.oldIndex(ctx, was, content)), f.begun()
+		n.sources, n.begun = f.lenders(was, f.oldIndex(ctx, was, content)), f.begun()
 		err = n.tree()
 		closeSources(n.sources)
 		closeTrees(n.begun)
@@ -239,18 +239,30 @@ func (n *counter) isThere(e *release.Entry) bool {
 // links reports whether a file that is there can get a second name.
 func (n *counter) links(w *worker, e *release.Entry) bool {
 	for _, src := range n.sources {
-		for _, p := range src.places(e.Path, e.Blob) {
-			in, info, err := src.tree.Read(p)
-			if err != nil {
-				continue
-			}
-			same := w.sameMeta(in, info, e) && !info.Locked
-			if in.Close() == nil && same {
+		for p, i := range src.places(e.Path, e.Blob) {
+			if n.linksTo(w, src, p, i, e) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// linksTo reports whether e can be a second name of p, the file i of src.
+func (n *counter) linksTo(w *worker, src *source, p string, i int, e *release.Entry) bool {
+	info, err := src.tree.Stat(p)
+	if err != nil || !info.IsFile() || info.Locked {
+		return false
+	}
+	if src.vouches(i, info, e) {
+		return n.f.looksOther(info, e, nil) == ""
+	}
+	in, info, err := src.tree.Read(p)
+	if err != nil {
+		return false
+	}
+	same := w.sameMeta(in, info, e)
+	return in.Close() == nil && same
 }
 
 // records adds the spool's own files: the index, the list of shared files and

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"hash"
 	"io"
+	"iter"
 	"slices"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
@@ -18,8 +19,12 @@ type source struct {
 	tree *at.Tree
 	ix   *release.Index // nil where it is not known
 	live bool           // it is the root
+	of   release.Digest // the component that ix is of, where that is known
 	// byBlob are the files of ix, sorted by digest.
 	byBlob []int32
+	// seen is what the files were when they were known to be right, by their
+	// places in ix; nil where nothing is known.
+	seen []seenFile
 }
 
 func newSource(path string, ix *release.Index, live bool) (*source, error) {
@@ -49,39 +54,43 @@ func compareDigest(a, b release.Digest) int { return bytes.Compare(a[:], b[:]) }
 
 // withBlob returns those of files, sorted by digest, that have the content b.
 func withBlob(ix *release.Index, files []int32, b release.Blob) []int32 {
-	first := func(after bool) int {
-		n, _ := slices.BinarySearchFunc(files, b.Digest, func(i int32, d release.Digest) int {
-			if c := compareDigest(ix.Entries[i].Digest, d); c != 0 || !after {
-				return c
-			}
-			return -1
-		})
-		return n
+	first, _ := slices.BinarySearchFunc(files, b.Digest, func(i int32, d release.Digest) int {
+		return compareDigest(ix.Entries[i].Digest, d)
+	})
+	end := first
+	for end < len(files) && ix.Entries[files[end]].Digest == b.Digest {
+		end++
 	}
-	return files[first(false):first(true)]
+	return files[first:end]
 }
 
 // maxPlaces bounds how many files of one tree are tried for one blob.
 const maxPlaces = 4
 
-// places returns where the tree may hold b: at path first.
-func (s *source) places(path string, b release.Blob) []string {
-	if s.ix == nil {
-		return []string{path}
-	}
-	var all []string
-	if e := s.ix.Find(path); e != nil && e.Type == release.File && e.Blob == b {
-		all = append(all, path)
-	}
-	for _, i := range withBlob(s.ix, s.byBlob, b) {
-		if len(all) == maxPlaces {
-			break
+// places returns where the tree may hold b, at path first, with the places of
+// these files in ix. Where there is none that place means nothing.
+func (s *source) places(path string, b release.Blob) iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
+		if s.ix == nil {
+			yield(path, 0)
+			return
 		}
-		if p := s.ix.Entries[i].Path; p != path {
-			all = append(all, p)
+		n := 0
+		if i, ok := s.ix.Search(path); ok && s.ix.Entries[i].Type == release.File && s.ix.Entries[i].Blob == b {
+			if n++; !yield(path, i) {
+				return
+			}
+		}
+		for _, i := range withBlob(s.ix, s.byBlob, b) {
+			p := s.ix.Entries[i].Path
+			if p == path {
+				continue
+			}
+			if n++; n > maxPlaces || !yield(p, int(i)) {
+				return
+			}
 		}
 	}
-	return all
 }
 
 // sources opens the root and the kept trees. Those that cannot be read are
@@ -100,8 +109,22 @@ func (f *treeFiles) sources(old *release.Index) []*source {
 			continue
 		}
 		if s, err := newSource(f.keptPath(k.Digest), ix, false); err == nil {
+			s.of = k.Digest
 			all = append(all, s)
 		}
+	}
+	return all
+}
+
+// lenders are the sources of a new tree, with what is known of their files: the
+// root, which holds was, and the kept trees.
+func (f *treeFiles) lenders(was known, old *release.Index) []*source {
+	all := f.sources(old)
+	for _, s := range all {
+		if s.live {
+			s.of = was.Digest
+		}
+		s.seen = f.readSeen(s.of, s.ix)
 	}
 	return all
 }

@@ -10,16 +10,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-// shared is a file of the new tree that is the same inode as a file of the
-// root or of a kept tree, and what that inode was then.
+// shared is a file of the new tree, and what its inode was when its content was
+// known to be right. But for its Own it is the same inode as a file of the root
+// or of a kept tree.
 type shared struct {
 	New   string
 	Old   string // in the root; empty where it is of a kept tree
+	Own   bool   // only the new tree has it
 	Ino   uint64
 	Size  int64
 	Mtime int64
@@ -31,15 +34,16 @@ func (s *shared) is(info at.Info) bool {
 	return info.IsFile() && s.Ino == info.Ino && s.Size == info.Size && s.Mtime == info.Mtime && s.Ctime == info.Ctime
 }
 
-// sharedLog writes the shared files of a tree down. It becomes durable with the
-// tree.
+// sharedLog writes the files of a tree down. It becomes durable with the tree.
+// Several goroutines may add to it.
 //
-// There are as many of them as files did not change, so that a record is short:
+// There are as many of them as the tree has files, so that a record is short:
 // a byte that says where Old is, then numbers as varints, each less that of the
 // record before: the place of New in the index, inode, size, and the two times;
 // then, for an Old of another name than New, its length and itself. The byte 0
 // is the end.
 type sharedLog struct {
+	mu   sync.Mutex
 	file *os.File
 	buf  *bufio.Writer
 	last sharedNumbers
@@ -54,6 +58,7 @@ const (
 	sharedSame   // it is New
 	sharedNone   // not in the root
 	sharedOther  // it follows
+	sharedOwn    // nowhere: the file is shared with no tree
 	sharedBuffer = 64 << 10
 )
 
@@ -67,11 +72,15 @@ func createSharedLog(path string) (*sharedLog, error) {
 
 // add writes down s, whose New is the entry i of the index.
 func (l *sharedLog) add(i int, s shared) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	old := byte(sharedOther)
-	switch s.Old {
-	case s.New:
+	switch {
+	case s.Own:
+		old = sharedOwn
+	case s.Old == s.New:
 		old = sharedSame
-	case "":
+	case s.Old == "":
 		old = sharedNone
 	}
 	now := sharedNumbers{int64(i), int64(s.Ino), s.Size, s.Mtime, s.Ctime}
@@ -91,9 +100,20 @@ func (l *sharedLog) close() error {
 	return cmp.Or(l.buf.WriteByte(sharedEnd), l.buf.Flush(), l.file.Close())
 }
 
-// eachShared calls use for every shared file of a tree with the index ix that
-// Stage wrote down.
+// eachShared calls use for every file that a tree with the index ix shares, as
+// Stage wrote them down.
 func eachShared(path string, ix *release.Index, use func(*shared) error) error {
+	return eachFile(path, ix, func(_ int, s *shared) error {
+		if s.Own {
+			return nil
+		}
+		return use(s)
+	})
+}
+
+// eachFile calls use for every file that Stage wrote down of a tree with the
+// index ix, and says which entry it is.
+func eachFile(path string, ix *release.Index, use func(int, *shared) error) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -106,7 +126,7 @@ func eachShared(path string, ix *release.Index, use func(*shared) error) error {
 		} else if s == nil {
 			break
 		} else {
-			err = use(s)
+			err = use(int(in.last[0]), s)
 		}
 	}
 	return errors.Join(err, file.Close())
@@ -133,11 +153,11 @@ func (in *sharedReader) next() (*shared, error) {
 		in.last[k] += n
 	}
 	i := in.last[0]
-	if i < 0 || i >= int64(len(in.ix.Entries)) || old > sharedOther {
+	if i < 0 || i >= int64(len(in.ix.Entries)) || old > sharedOwn {
 		return nil, errors.New("a number is out of range")
 	}
 	p := in.ix.Entries[i].Path
-	s := &shared{New: p, Ino: uint64(in.last[1]), Size: in.last[2], Mtime: in.last[3], Ctime: in.last[4]}
+	s := &shared{New: p, Own: old == sharedOwn, Ino: uint64(in.last[1]), Size: in.last[2], Mtime: in.last[3], Ctime: in.last[4]}
 	switch old {
 	case sharedSame:
 		s.Old = p

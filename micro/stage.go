@@ -19,8 +19,9 @@ import (
 // that belong to nobody ([ErrUnmanaged]), a root that cannot be exchanged
 // ([ErrLayout]) or not be changed ([ErrReadOnly]).
 //
-// Every file is verified by content before Stage returns, those that are
-// shared with the installed tree too.
+// Every file is verified by content before Stage returns. One that is shared with
+// the installed tree or a kept one is read for it, unless its inode is untouched
+// since an earlier Stage verified it.
 func (f *treeFiles) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
 	if err := f.check(tx, c); err != nil {
 		return "", err
@@ -76,7 +77,7 @@ func (f *treeFiles) stage(ctx context.Context, tx ota.TxID, c release.Component,
 	if !was.Digest.IsZero() && was.Digest == c.Digest() {
 		return f.writeRecord(f.txPath(tx, "staged"), formatStaged, staged{Tree: was, Same: true})
 	}
-	tree, err := f.buildTree(ctx, tx, next, f.oldIndex(ctx, was, content), content, root)
+	tree, err := f.buildTree(ctx, tx, next, f.lenders(was, f.oldIndex(ctx, was, content)), content, root)
 	if err != nil {
 		return err
 	}
@@ -84,15 +85,16 @@ func (f *treeFiles) stage(ctx context.Context, tx ota.TxID, c release.Component,
 }
 
 // buildTree builds the tree of a transaction and returns which inode it is.
-func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, next, old *release.Index, content ota.Content, root place) (at.ID, error) {
-	b := &builder{next: next, sources: f.sources(old)}
+func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, next *release.Index, from []*source, content ota.Content, root place) (at.ID, error) {
+	b := &builder{next: next, sources: from}
 	defer closeSources(b.sources)
 	var live *at.Tree
+	var old *release.Index
 	if root.there {
 		if len(b.sources) == 0 || !b.sources[0].live {
 			return at.ID{}, fmt.Errorf("%w: %s cannot be read", ErrReadOnly, f.opts.Root)
 		}
-		live = b.sources[0].tree
+		live, old = b.sources[0].tree, b.sources[0].ix
 	}
 	s, err := surveyRoot(ctx, live, old, next)
 	if err == nil {

@@ -1,9 +1,7 @@
 package release
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -86,11 +84,15 @@ func (ix *Index) Whole() error {
 
 // Find returns the entry of path, or nil.
 func (ix *Index) Find(path string) *Entry {
-	if i, ok := ix.find(path, len(ix.Entries)); ok {
+	if i, ok := ix.Search(path); ok {
 		return &ix.Entries[i]
 	}
 	return nil
 }
+
+// Search returns where the entry of path is among Entries, and whether it is
+// there.
+func (ix *Index) Search(path string) (int, bool) { return ix.find(path, len(ix.Entries)) }
 
 // find looks among the first n entries.
 func (ix *Index) find(path string, n int) (int, bool) {
@@ -104,10 +106,16 @@ func (ix *Index) find(path string, n int) (int, bool) {
 	if path == "." {
 		return 0, first == 1
 	}
-	i, ok := slices.BinarySearchFunc(ix.Entries[first:n], path, func(e Entry, path string) int {
-		return cmp.Compare(e.Path, path)
-	})
-	return i + first, ok
+	low, high := first, n // by hand: to pass on entries by value is dear
+	for low < high {
+		mid := int(uint(low+high) / 2)
+		if ix.Entries[mid].Path < path {
+			low = mid + 1
+		} else {
+			high = mid
+		}
+	}
+	return low, low < n && ix.Entries[low].Path == path
 }
 
 func parent(path string) string {
