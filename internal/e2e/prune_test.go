@@ -26,6 +26,7 @@ func writeFiles(t testing.TB, dir string, files map[string]string) string {
 // TestManyReleasesBehind has devices stay behind while releases are published and
 // pruned: all get to the newest, and fetch little that they have.
 func TestManyReleasesBehind(t *testing.T) {
+	t.Parallel()
 	count := 40
 	if testing.Short() {
 		count = 12
