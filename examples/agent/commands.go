@@ -170,6 +170,9 @@ func ofResult(a *agent, r ota.Result, err error, cannot string) answer {
 		ans.Line = "nothing to do, runs " + a.updater.Status().Running.String()
 	case r.State == ota.Committed:
 		ans.Line = fmt.Sprintf("%s is installed over %s: %s fetched in %s", r.To, r.From, bar.Size(r.Bytes), bar.Seconds(r.Took))
+		if r.Downtime > 0 {
+			ans.Line += ", down for " + bar.Seconds(r.Downtime)
+		}
 	case r.State == ota.Reverted:
 		ans.Line = fmt.Sprintf("%s was taken back, %s runs", r.To, r.From)
 	default:
