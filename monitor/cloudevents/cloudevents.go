@@ -37,6 +37,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"github.com/pawl-ota/pawl/monitor/internal/cloudevent"
 	"github.com/pawl-ota/pawl/monitor/outbox"
 )
 
@@ -74,7 +75,6 @@ var _ outbox.Sender = (*Sender)(nil)
 
 const (
 	contentType = "application/cloudevents-batch+json; charset=UTF-8"
-	typePrefix  = "com.github.pawl-ota."
 	maxAnswer   = 4 << 10
 	maxHeader   = 64 << 10
 	connectTime = 30 * time.Second
@@ -251,51 +251,10 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return max(at.Sub(now), 0)
 }
 
-// event is one CloudEvent in JSON.
-type event struct {
-	SpecVersion string          `json:"specversion"`
-	ID          string          `json:"id"`
-	Source      string          `json:"source"`
-	Type        string          `json:"type"`
-	Time        string          `json:"time,omitempty"`
-	ContentType string          `json:"datacontenttype"`
-	Sequence    string          `json:"sequence"`
-	Class       string          `json:"pawlclass"`
-	Data        json.RawMessage `json:"data,omitempty"`
-	Base64      []byte          `json:"data_base64,omitempty"`
-}
-
 func encode(items []outbox.Item) ([]byte, error) {
-	all := make([]event, len(items))
+	all := make([]cloudevent.Event, len(items))
 	for i, item := range items {
-		all[i] = of(item)
+		all[i] = cloudevent.Of(item)
 	}
 	return json.Marshal(all)
-}
-
-// of makes a CloudEvent of what a monitor.Stream put into the outbox, and of
-// anything else too.
-func of(item outbox.Item) event {
-	var is struct {
-		Kind    string `json:"kind"`
-		Device  string `json:"device"`
-		Time    string `json:"time"`
-		Trusted bool   `json:"timeTrusted"`
-	}
-	e := event{
-		SpecVersion: "1.0", ID: item.ID, Sequence: fmt.Sprintf("%020d", item.Seq), Class: "metric",
-		ContentType: "application/json", Data: item.Data,
-	}
-	if item.Keep {
-		e.Class = "result"
-	}
-	if err := json.Unmarshal(item.Data, &is); err != nil {
-		e.Data, e.Base64, e.ContentType = nil, item.Data, "application/octet-stream"
-	}
-	e.Type = typePrefix + cmp.Or(is.Kind, "event")
-	e.Source = "/devices/" + url.PathEscape(is.Device)
-	if is.Trusted {
-		e.Time = is.Time
-	}
-	return e
 }
