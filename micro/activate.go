@@ -107,26 +107,34 @@ func (f *treeFiles) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p
 	if p.Old != nil {
 		old = f.oldIndex(ctx, *p.Old, nil)
 	}
-	checked := make(chan error, 1)
-	go func() { checked <- f.checkShared(ctx, tx, next) }()
-	s, err := surveyRoot(ctx, live, old, next)
-	if err = errors.Join(err, <-checked); err != nil {
+	left, err := readInodes(f.txPath(tx, "shared"), next)
+	if err != nil {
 		return nil, err
 	}
-	return s.moves, nil
+	s := newSurvey(ctx, live, old, next)
+	s.saw = func(i int, info at.Info) {
+		if left[i].is(info) && info.Size == next.Entries[i].Size {
+			left[i] = seenFile{}
+		}
+	}
+	if err := s.run(); err != nil {
+		return nil, err
+	}
+	return s.moves, f.checkShared(ctx, tx, next, left)
 }
 
 // checkShared finds out whether a file that the new tree shares with the root
 // was written to since Stage has verified it. Reading it again is only needed
-// where the inode says that something happened to it.
-func (f *treeFiles) checkShared(ctx context.Context, tx ota.TxID, next *release.Index) error {
+// where the inode says that something happened to it. left has those of which
+// nobody knows better.
+func (f *treeFiles) checkShared(ctx context.Context, tx ota.TxID, next *release.Index, left []seenFile) error {
 	tree, err := at.Open(f.treePath(tx))
 	if err != nil {
 		return err
 	}
 	w := f.newWorker(ctx, tree)
-	err = eachShared(f.txPath(tx, "shared"), next, func(s *shared) error {
-		if err := ctx.Err(); err != nil {
+	err = eachFile(f.txPath(tx, "shared"), next, func(i int, s *shared) error {
+		if err := ctx.Err(); err != nil || s.Own || left[i] == (seenFile{}) {
 			return err
 		}
 		why, info, err := "", at.Info{}, error(nil)

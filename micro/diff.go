@@ -292,7 +292,8 @@ func (d *treeDiffer) managed(n, o *release.Entry) error {
 
 // unlisted adds what Stage would refuse.
 func (d *treeDiffer) unlisted() error {
-	s, err := takeSurvey(d.ctx, d.live, d.old, d.next)
+	s := newSurvey(d.ctx, d.live, d.old, d.next)
+	err := s.take()
 	if err == nil {
 		d.addUnlisted(&s.unmanaged)
 	}

@@ -93,7 +93,15 @@ func (b *builder) shareAgain() error {
 func (b *builder) shareOne(i int, src *source, p string, n int) (bool, error) {
 	e := &b.next.Entries[i]
 	info, err := src.tree.Stat(p)
-	if err != nil || !info.IsFile() || info.Size != e.Size {
+	if err != nil {
+		return false, nil
+	}
+	if src.live {
+		if err := rooted(src.tree.Name(p), info); err != nil {
+			return false, err
+		}
+	}
+	if !info.IsFile() || info.Size != e.Size {
 		return false, nil
 	}
 	if !info.Locked && !b.copies && !b.canClone(src.tree, p) {

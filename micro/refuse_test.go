@@ -222,6 +222,14 @@ func TestMountPoints(t *testing.T) {
 	d.install("t1", s1)
 	mount(t, "tmpfs", filepath.Join(d.root, "bin"), "tmpfs", 0, "")
 	require.ErrorIs(t, d.stage("t2", s2), ErrLayout)
+	require.NoError(t, unix.Unmount(filepath.Join(d.root, "bin"), 0))
+	for _, name := range []string{"bin/a", "bin/same"} {
+		p := filepath.Join(d.root, name)
+		require.NoError(t, unix.Mount(p, p, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { _ = unix.Unmount(p, unix.MNT_DETACH) })
+		require.ErrorIs(t, d.stage("t2", s2), ErrLayout, name)
+		require.NoError(t, unix.Unmount(p, 0))
+	}
 
 	one := newDevice(t)
 	other := t.TempDir()
@@ -255,7 +263,7 @@ func TestImmutable(t *testing.T) {
 	testneeds.Root(t)
 	chattr := testneeds.Program(t, "chattr")
 	s1, s2 := small(t)
-	for _, name := range []string{"", "bin/a", "bin"} {
+	for _, name := range []string{"", "bin/a", "bin/same", "bin"} {
 		d := newDevice(t)
 		d.install("t1", s1)
 		p := filepath.Join(d.root, name)

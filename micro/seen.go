@@ -34,21 +34,33 @@ func (f *base) readSeen(d release.Digest, ix *release.Index) []seenFile {
 	if ix == nil || d.IsZero() {
 		return nil
 	}
-	seen := make([]seenFile, len(ix.Entries))
-	err := eachFile(f.path(dirSeen, d.String()), ix, func(i int, s *shared) error {
-		seen[i] = seenFile{s.Ino, s.Mtime, s.Ctime}
-		return nil
-	})
+	seen, err := readInodes(f.path(dirSeen, d.String()), ix)
 	if err != nil {
 		return nil
 	}
 	return seen
 }
 
+// readInodes reads what Stage wrote down of a tree with the index ix, by their
+// places there.
+func readInodes(path string, ix *release.Index) ([]seenFile, error) {
+	seen := make([]seenFile, len(ix.Entries))
+	err := eachFile(path, ix, func(i int, s *shared) error {
+		seen[i] = seenFile{s.Ino, s.Mtime, s.Ctime}
+		return nil
+	})
+	return seen, err
+}
+
+// is reports whether the inode was not touched since.
+func (s seenFile) is(info at.Info) bool {
+	return info.IsFile() && s == seenFile{info.Ino, info.Mtime, info.Ctime}
+}
+
 // vouches reports whether the file i of the source is right as it is there: it
 // is what it was when that was known, and what it was is what e wants.
 func (s *source) vouches(i int, info at.Info, e *release.Entry) bool {
-	if s.seen == nil || s.seen[i] != (seenFile{info.Ino, info.Mtime, info.Ctime}) {
+	if s.seen == nil || !s.seen[i].is(info) {
 		return false
 	}
 	was := &s.ix.Entries[i]

@@ -96,8 +96,17 @@ func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, next *release.In
 		}
 		live, old = b.sources[0].tree, b.sources[0].ix
 	}
-	s, err := surveyRoot(ctx, live, old, next)
-	if err == nil {
+	there, err := look(f.treePath(tx))
+	if err != nil {
+		return at.ID{}, err
+	}
+	s := newSurvey(ctx, live, old, next)
+	if !there.there { // the builder looks at what it shares
+		s.leave = func(o, n *release.Entry) bool {
+			return o.Type == release.File && n.Type == release.File && o.Blob == n.Blob
+		}
+	}
+	if err = s.run(); err == nil {
 		err = s.movable(os.Geteuid())
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -47,36 +48,44 @@ type survey struct {
 	live      *at.Tree
 	old, next *release.Index // old is nil where it is not known
 	dev       uint64
+	// leave, if set, says of a file that both list whether it is looked at later.
+	leave func(o, n *release.Entry) bool
+	// saw, if set, is told what a path is that next lists, by its place there.
+	saw func(i int, info at.Info)
 
 	moves     []move
 	copies    []string // by the old release's names, parents first
 	unmanaged UnmanagedError
 }
 
-// surveyRoot surveys the tree live, which is the root or nil for none. What is
-// unmanaged is an error.
-func surveyRoot(ctx context.Context, live *at.Tree, old, next *release.Index) (*survey, error) {
-	s, err := takeSurvey(ctx, live, old, next)
+// newSurvey prepares a survey of the tree live, which is the root or nil for none.
+func newSurvey(ctx context.Context, live *at.Tree, old, next *release.Index) *survey {
+	return &survey{ctx: ctx, live: live, old: old, next: next}
+}
+
+// run takes the survey. What is unmanaged is an error.
+func (s *survey) run() error {
+	err := s.take()
 	if err == nil && len(s.unmanaged.Paths) > 0 {
 		err = &s.unmanaged
 	}
-	return s, err
+	return err
 }
 
-func takeSurvey(ctx context.Context, live *at.Tree, old, next *release.Index) (*survey, error) {
-	s := &survey{ctx: ctx, live: live, old: old, next: next}
-	if live != nil {
-		info, err := live.Stat(".")
+// take takes the survey, whatever it finds.
+func (s *survey) take() error {
+	if s.live != nil {
+		info, err := s.live.Stat(".")
 		if err != nil {
-			return nil, err
+			return err
 		}
-		s.dev, s.unmanaged.Root = info.Dev, live.Name(".")
+		s.dev, s.unmanaged.Root = info.Dev, s.live.Name(".")
 		if err := s.folder(".", false, false); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	s.addMissing()
-	return s, nil
+	return nil
 }
 
 func find(ix *release.Index, path string) *release.Entry {
@@ -92,22 +101,45 @@ func (s *survey) folder(dir string, newCarry, oldCarry bool) error {
 	if err := s.ctx.Err(); err != nil {
 		return err
 	}
-	names, err := s.live.ReadDir(dir)
+	all, err := s.live.Entries(dir)
 	if isGone(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := s.entry(path.Join(dir, name), newCarry, oldCarry); err != nil {
+	for _, e := range all {
+		if err := s.entry(within(dir, e.Name()), e.Type(), newCarry, oldCarry); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *survey) entry(p string, newCarry, oldCarry bool) error {
+// within is the path of a name in a folder.
+func within(dir, name string) string {
+	if dir == "." {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// rooted returns why a tree with the path name in it cannot be moved or dropped.
+func rooted(name string, info at.Info) error {
+	switch {
+	case info.MountRoot:
+		return fmt.Errorf("%w: %s is a mount point", ErrLayout, name)
+	case info.Locked:
+		return fmt.Errorf("%w: %s is immutable or append-only, so that its tree could not be dropped", ErrReadOnly, name)
+	}
+	return nil
+}
+
+func (s *survey) entry(p string, typ fs.FileMode, newCarry, oldCarry bool) error {
+	o, n := find(s.old, p), find(s.next, p)
+	if s.leave != nil && typ.IsRegular() && o != nil && n != nil && s.leave(o, n) {
+		return nil
+	}
 	info, err := s.live.Stat(p)
 	if isGone(err) {
 		return nil
@@ -115,13 +147,14 @@ func (s *survey) entry(p string, newCarry, oldCarry bool) error {
 	if err != nil {
 		return err
 	}
-	if info.MountRoot || !info.MountSaid && info.IsDir() && info.Dev != s.dev {
-		return fmt.Errorf("%w: %s is a mount point", ErrLayout, s.live.Name(p))
+	info.MountRoot = info.MountRoot || !info.MountSaid && info.IsDir() && info.Dev != s.dev
+	if err := rooted(s.live.Name(p), info); err != nil {
+		return err
 	}
-	if info.Locked {
-		return fmt.Errorf("%w: %s is immutable or append-only, so that its tree could not be dropped", ErrReadOnly, s.live.Name(p))
+	if n != nil && s.saw != nil {
+		i, _ := s.next.Search(p)
+		s.saw(i, info)
 	}
-	o, n := find(s.old, p), find(s.next, p)
 	newCarry = newCarry || n != nil && n.Type == release.Carry
 	oldCarry = oldCarry || o != nil && o.Type == release.Carry
 	managed := o != nil && o.Type != release.Carry

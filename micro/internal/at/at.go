@@ -130,6 +130,18 @@ func (t *Tree) ReadDir(rel string) ([]string, error) {
 	return names, errors.Join(err, f.Close())
 }
 
+// Entries returns the names in the folder rel, sorted, with what type the folder
+// says that they are of.
+func (t *Tree) Entries(rel string) ([]fs.DirEntry, error) {
+	f, err := t.OpenDir(rel)
+	if err != nil {
+		return nil, err
+	}
+	all, err := f.ReadDir(-1)
+	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return all, errors.Join(err, f.Close())
+}
+
 // OpenFile opens a regular file for reading.
 func (t *Tree) OpenFile(rel string) (*os.File, error) {
 	parent, base, err := t.Parent(rel)
