@@ -1,7 +1,7 @@
-.PHONY: check test race power crash machine teeth bench pairs cross size mutants
+.PHONY: check test race power crash crash-container machine teeth bench pairs containers cross size mutants
 
 check:
 	.ci/run build format vet static tidy
 
-test race power crash machine teeth bench pairs cross size mutants:
+test race power crash crash-container machine teeth bench pairs containers cross size mutants:
 	.ci/run $@

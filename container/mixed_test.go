@@ -124,8 +124,11 @@ func (m *mixed) play(atDevice, atEngine int, late bool) bool {
 // right one.
 func TestFilesAndContainers(t *testing.T) {
 	stride := 5
-	if os.Getenv("PAWL_CRASH") == "long" {
+	switch {
+	case os.Getenv("PAWL_CRASH") == "long":
 		stride = 1
+	case testing.Short():
+		stride = 25
 	}
 	n := 0
 	for _, sick := range []string{"", "files", "app"} {

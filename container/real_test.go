@@ -76,6 +76,8 @@ type realRig struct {
 	e   *dockerd.Engine
 	b   *Compose
 	dir string
+	// host is where the engine listens, if it is another process's.
+	host string
 }
 
 // newRealRig is a backend at an engine that may have been used before, emptied.
@@ -109,6 +111,7 @@ func TestAppsOfAnEngine(t *testing.T) {
 	t.Run("update", func(t *testing.T) { updateOfAnEngine(t, e) })
 	t.Run("bad releases", func(t *testing.T) { badReleasesOfAnEngine(t, e) })
 	t.Run("conformance", func(t *testing.T) { conformanceOfAnEngine(t, e) })
+	t.Run("restarts", func(t *testing.T) { restartsOfAnEngine(t, e) })
 	t.Run("store", func(t *testing.T) { storeOfAnEngine(t, e) })
 	t.Run("registry", func(t *testing.T) { registryOfAnEngine(t, e) })
 }
@@ -117,8 +120,11 @@ func (r *realRig) reopen() {
 	if r.b != nil {
 		require.NoError(r.t, r.b.Close())
 	}
-	var err error
-	r.b, err = New(Options{Name: "shop", Dir: filepath.Join(r.dir, "shop"), Host: r.e.Host(), Warn: func(err error) { r.t.Log("warning:", err) }})
+	host, err := r.host, error(nil)
+	if host == "" {
+		host = r.e.Host()
+	}
+	r.b, err = New(Options{Name: "shop", Dir: filepath.Join(r.dir, "shop"), Host: host, Warn: func(err error) { r.t.Log("warning:", err) }})
 	require.NoError(r.t, err)
 }
 
@@ -156,17 +162,21 @@ func (r *realRig) look() string {
 
 // updater is an Updater over releases in memory.
 func (r *realRig) updater(source *otatest.Memory) *ota.Updater {
-	u, err := ota.Open(r.t.Context(), ota.Options{
-		Dir: filepath.Join(r.dir, "state"), Source: source,
-		Device:   ota.Device{ID: "d", Product: "shop", Variant: "v", Hardware: "h"},
-		Backends: map[string]ota.Backend{"shop": r.b}, Health: r.b.Healthy,
-		Trial: ota.Trial{Soak: 500 * time.Millisecond, Deadline: 8 * time.Second, Interval: 100 * time.Millisecond},
-	})
+	u, err := ota.Open(r.t.Context(), r.options(source))
 	require.NoError(r.t, err)
 	r.t.Cleanup(func() { _ = u.Close() })
 	_, err = u.Resume(r.t.Context())
 	require.NoError(r.t, err)
 	return u
+}
+
+func (r *realRig) options(source *otatest.Memory) ota.Options {
+	return ota.Options{
+		Dir: filepath.Join(r.dir, "state"), Source: source,
+		Device:   ota.Device{ID: "d", Product: "shop", Variant: "v", Hardware: "h"},
+		Backends: map[string]ota.Backend{"shop": r.b}, Health: r.b.Healthy,
+		Trial: ota.Trial{Soak: 500 * time.Millisecond, Deadline: 8 * time.Second, Interval: 100 * time.Millisecond},
+	}
 }
 
 func offer(source *otatest.Memory, seq uint64, a testApp) {

@@ -37,6 +37,7 @@ const startLimit = 60 * time.Second
 type Engine struct {
 	t    testing.TB
 	dir  string
+	root string // of the store
 	run  string // what a reboot loses
 	mark string // names its control groups
 	args []string
@@ -49,14 +50,26 @@ type Engine struct {
 // cannot run one. The engine is killed and removed when the test ends.
 func Start(t testing.TB, args ...string) *Engine {
 	t.Helper()
+	e := At(t, "", args...)
+	e.Restart()
+	return e
+}
+
+// At is Start for an engine whose store is in the folder root, which stays when the
+// test ends, and which [Engine.Launch] starts; an empty root is a new one. It mounts
+// what is mounted in root when it is launched.
+func At(t testing.TB, root string, args ...string) *Engine {
+	t.Helper()
 	needs(t)
 	dir, err := os.MkdirTemp("", "pawl-dockerd-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Engine{t: t, dir: dir, run: filepath.Join(dir, "run"), mark: "pawl-" + strings.ToLower(rand.Text()[:10]), args: args}
+	if root == "" {
+		root = filepath.Join(dir, "data")
+	}
+	e := &Engine{t: t, dir: dir, root: root, run: filepath.Join(dir, "run"), mark: "pawl-" + strings.ToLower(rand.Text()[:10]), args: args}
 	t.Cleanup(e.remove)
-	e.Restart()
 	return e
 }
 
@@ -75,7 +88,7 @@ func needs(t testing.TB) {
 func (e *Engine) Host() string { return "unix://" + filepath.Join(e.run, "docker.sock") }
 
 // DataRoot is the folder of the engine's store.
-func (e *Engine) DataRoot() string { return filepath.Join(e.dir, "data") }
+func (e *Engine) DataRoot() string { return e.root }
 
 // Log returns the last lines that the engine wrote.
 func (e *Engine) Log() string {
