@@ -84,13 +84,13 @@ func ways(scene *powercut.Scene, repos *repos, every int) []cuts {
 	}
 	all = append(all, cuts{Workload: distrusting(repos), few: 100, many: 5_000, env: all[2].env})
 	for _, a := range allAlone() {
-		all = append(all, cuts{Workload: a.workload(every), few: 1000, many: 180_000})
+		all = append(all, cuts{Workload: a.workload(every), few: 1000, many: 280_000})
 	}
 	for _, w := range Devices(scene, every) {
-		all = append(all, cuts{Workload: w, few: 700, many: 50_000}, cuts{Workload: w, few: 12, many: 64, anywhere: true})
+		all = append(all, cuts{Workload: w, few: 700, many: 12_000}, cuts{Workload: w, few: 12, many: 16, anywhere: true})
 	}
 	for _, w := range KilledDevices(scene, every) {
-		all = append(all, cuts{Workload: w, few: 160, many: 7_000})
+		all = append(all, cuts{Workload: w, few: 160, many: 3_000})
 	}
 	return all
 }
@@ -110,7 +110,7 @@ func (c *cuts) cost() int {
 	case c.anywhere:
 		return 500 * (300 + 10*c.many)
 	case len(c.Next) == 0:
-		return 2 * c.many
+		return 4 * c.many
 	}
 	return 10 * c.many
 }

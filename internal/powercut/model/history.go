@@ -27,6 +27,9 @@ type History struct {
 	open    map[int32][]int // effects on the inode, or on the names in it, that are not durable
 	loose   []int           // all effects that are not durable
 
+	marks  []names // after every so many effects, all of them kept
+	marked int     // how many effects there were then
+
 	start   []Entry // of NewHistory
 	numbers map[string]uint64
 	// volume tells file systems apart, for a disk that is laid out on several;

@@ -25,9 +25,14 @@ type State struct {
 // state returns the disk after a crash with the given fates, one for each effect
 // of the calls before op, 0 for those that are durable then.
 func (h *History) state(op int, fates []fate) *State {
-	s := &State{Op: op, h: h, fates: fates, names: h.first.clone()}
-	for n, f := range fates {
-		if e := h.effects[n]; f == kept && e.names != nil {
+	whole := slices.IndexFunc(fates, func(f fate) bool { return f != kept })
+	if whole < 0 {
+		whole = len(fates)
+	}
+	all, n := h.keeps(whole)
+	s := &State{Op: op, h: h, fates: fates, names: all}
+	for ; n < len(fates); n++ {
+		if e := h.effects[n]; fates[n] == kept && e.names != nil {
 			s.names.apply(e.names)
 		}
 	}
@@ -40,6 +45,29 @@ func (h *History) state(op int, fates []fate) *State {
 		}
 	}
 	return s
+}
+
+// markEvery: after so many effects what they are together is remembered.
+const markEvery = 16
+
+// keeps returns the names after some of the first n effects, all kept, and how many
+// they are.
+func (h *History) keeps(n int) (names, int) {
+	if h.marked != len(h.effects) {
+		h.marks, h.marked = nil, len(h.effects)
+	}
+	if h.marks == nil {
+		h.marks = []names{h.first.clone()}
+	}
+	for at := len(h.marks); at <= n/markEvery; at++ {
+		next := h.marks[at-1].clone()
+		for _, e := range h.effects[(at-1)*markEvery : at*markEvery] {
+			next.apply(e.names)
+		}
+		h.marks = append(h.marks, next)
+	}
+	at := n / markEvery
+	return h.marks[at].clone(), at * markEvery
 }
 
 // mix spreads the bits of x (the finalizer of SplitMix64: Steele, Lea, Flood,
