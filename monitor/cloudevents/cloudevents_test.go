@@ -153,18 +153,6 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
-	for text, want := range map[string]time.Duration{
-		"": 0, "17": 17 * time.Second, "-1": 0, "soon": 0, "99999999999999999999": 0,
-		"Wed, 02 Jan 2030 03:05:05 GMT": time.Minute, "Wed, 02 Jan 2030 03:03:05 GMT": 0,
-	} {
-		require.Equal(t, want, retryAfter(http.Header{"Retry-After": {text}}, now), text)
-	}
-	wrong := http.Header{"Retry-After": {"Wed, 02 Jan 2030 03:05:05 GMT"}, "Date": {"Wed, 02 Jan 2030 03:04:35 GMT"}}
-	require.Equal(t, 30*time.Second, retryAfter(wrong, now.AddDate(-40, 0, 0)), "the clock here is wrong")
-}
-
 // TestReceiverWithoutGzip is asked once more at once, and never compressed
 // again.
 func TestReceiverWithoutGzip(t *testing.T) {
@@ -191,7 +179,7 @@ func TestBrokenConnections(t *testing.T) {
 		return 0
 	}}
 	s := serve(t, c, Options{})
-	s.client.RetryWaitMin, s.client.RetryWaitMax = time.Millisecond, time.Millisecond
+	s.client.HTTP.RetryWaitMin, s.client.HTTP.RetryWaitMax = time.Millisecond, time.Millisecond
 	require.NoError(t, s.Send(t.Context(), items(3)))
 	require.Equal(t, 2, c.n)
 
@@ -242,7 +230,7 @@ func TestFromStreamToCollector(t *testing.T) {
 		return 0
 	}}
 	sender := serve(t, c, Options{})
-	sender.client.RetryWaitMin, sender.client.RetryWaitMax = time.Millisecond, time.Millisecond
+	sender.client.HTTP.RetryWaitMin, sender.client.HTTP.RetryWaitMax = time.Millisecond, time.Millisecond
 	box, err := outbox.Open(t.Context(), outbox.Options{
 		Dir: t.TempDir() + "/box", Interval: time.Millisecond, Delay: time.Millisecond, RetryMin: time.Millisecond, RetryMax: 2 * time.Millisecond,
 	})

@@ -46,6 +46,20 @@ type Refused struct{ Err error }
 func (e *Refused) Error() string { return "refused: " + e.Err.Error() }
 func (e *Refused) Unwrap() error { return e.Err }
 
+// ByClass returns a Sender that hands results to one and metrics to another, such
+// as events to whoever acts on them and measurements to where they are drawn.
+func ByClass(results, metrics Sender) Sender { return byClass{results, metrics} }
+
+type byClass [2]Sender
+
+// Send hands on a batch, all of which is of one class.
+func (b byClass) Send(ctx context.Context, items []Item) error {
+	if len(items) > 0 && items[0].Keep {
+		return b[0].Send(ctx, items)
+	}
+	return b[1].Send(ctx, items)
+}
+
 const (
 	maxLater   = 24 * time.Hour
 	maxRefusal = 8 // tries with one result that is refused alone
