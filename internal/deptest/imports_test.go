@@ -20,6 +20,9 @@ const (
 	goTUF  = "github.com/theupdateframework/go-tuf/v2/..."
 	docker = "github.com/docker/docker/..."
 	dbus   = "github.com/godbus/dbus/v5/..."
+	procfs = "github.com/prometheus/procfs/..."
+	paho   = "github.com/eclipse/paho.golang/..."
+	otlp   = "go.opentelemetry.io/..."
 
 	composeGo = "github.com/compose-spec/compose-go/v2/..."
 	registry  = "github.com/google/go-containerregistry/pkg/v1/..."
@@ -45,6 +48,23 @@ var bans = []ban{
 	{"monitor/probe", "net/http", "whoever asks nothing over HTTP must not pay for it"},
 	{"monitor/probe", dbus, "systemd is asked by its command"},
 	{"monitor/probe/web", module + "/ota", "it fits the engine by shape, and does without one"},
+	{"monitor/alert", "net/http", "rules are looked at without a network"},
+	{"monitor/alert", procfs, "who measures is free"},
+	{"monitor/alert", module + "/ota", "it fits the engine by shape, and does without one"},
+	{"monitor/device", "net/http", "whoever measures need not send over HTTP"},
+	{"monitor/device", docker, "containers are listed by a callback"},
+	{"monitor/device", dbus, "systemd is asked by its command"},
+	{"monitor/device", module + "/ota", "a device is measured whoever updates it"},
+	{"monitor/updates", "net/http", "how events travel is the sender's"},
+	{"monitor/mqtt", "net/http", "whoever has a broker need not pay for HTTP"},
+	{"monitor/mqtt", otlp, "nobody pays for a sender that they do not use"},
+	{"monitor/otlp", paho, "nobody pays for a sender that they do not use"},
+	{"monitor/otlp", "google.golang.org/grpc/...", "metrics travel over HTTP"},
+	{"monitor/otlp", "go.opentelemetry.io/otel/...", "five megabytes: the messages alone are a fortieth of it"},
+	{"monitor/cloudevents", paho, "nobody pays for a sender that they do not use"},
+	{"monitor/cloudevents", otlp, "nobody pays for a sender that they do not use"},
+	{"examples/agent", paho, "nobody pays for a sender that they do not use"},
+	{"examples/embed", paho, "nobody pays for a sender that they do not use"},
 	{"container", goTUF, "other sources than TUF repositories are possible"},
 	{"container", module + "/ota/publish", "keys, signing and the parsing of compose files stay at the publisher"},
 	{"container", "testing", "a device binary holds no test code"},
@@ -103,7 +123,10 @@ var only = []struct {
 	{"github.com/google/renameio/v2", []string{"ota/durable"}, "durable steps stand in one place"},
 	// ota/tuf reads the numbers of answers, and opens no connection; ota/otatest
 	// is a hostile server; ota/publish asks registries and an engine for images.
-	{"net/http", []string{"ota/fetch", "ota/tuf", "ota/publish", "ota/otatest", "monitor/probe/web", "monitor/cloudevents", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
+	{"net/http", []string{"ota/fetch", "ota/tuf", "ota/publish", "ota/otatest", "monitor/probe/web", "monitor/cloudevents", "monitor/otlp", "monitor/internal/post", "examples/quickstart", "internal/e2e/testdata/baseline"}, "the transport's limits and counters are in ota/fetch"},
+	{procfs, []string{"monitor/device"}, "one package reads what the kernel tells of a machine"},
+	{paho, []string{"monitor/mqtt"}, "one package talks to brokers"},
+	{otlp, []string{"monitor/otlp"}, "one package knows OpenTelemetry"},
 	{"github.com/stretchr/testify/...", nil, "testify is for tests"},
 	{"log", []string{"examples/minimal"}, "a library returns errors and leaves logging to its embedder"},
 }
@@ -120,6 +143,12 @@ func TestWhoImports(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestNoCommands has a device need no docker or compose command: the engine is
+// asked over its socket.
+func TestNoCommands(t *testing.T) {
+	assert.NotContains(t, allPackages(t)["container"].Imports, "os/exec")
 }
 
 // TestUnexpectedDependency has every module that a device binary links named
