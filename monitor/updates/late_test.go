@@ -86,7 +86,7 @@ func (w *owner) process() error {
 	l.Health, l.Stream = o.Health, r.o.Stream
 	ctx, cancel := context.WithTimeout(w.d.Context(), 24*time.Hour)
 	defer cancel()
-	res, err = l.Watch(ctx, u)
+	_, err = l.Watch(ctx, u)
 	w.ended = u.History()
 	return err
 }
