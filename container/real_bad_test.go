@@ -34,6 +34,15 @@ func badReleasesOfAnEngine(t *testing.T, e *dockerd.Engine) {
 		{"port", "port is already allocated", func(a *compose.App) { a.Services[1].Ports[0].HostIP, a.Services[1].Ports[0].HostPort = "", 9000 }},
 		{"entrypoint", "no such file or directory", func(a *compose.App) { a.Services[0].Entrypoint = []string{"/nothing"} }},
 		{"exits", "back ended with exit code 5", func(a *compose.App) { a.Services[0].Command = []string{"-exit", "5", "-after", "1ms"} }},
+		{"oneshot", "back ended with exit code 6", func(a *compose.App) {
+			back := &a.Services[0]
+			back.OneShot, back.Restart.Policy, back.Healthcheck, back.Command = true, compose.RestartNo, nil, []string{"-exit", "6"}
+			a.Services[1].DependsOn[0].Condition = compose.Completed
+		}},
+		{"memory", "exit code 137", func(a *compose.App) {
+			back := &a.Services[0]
+			back.Command, back.Limits.Memory, back.Limits.MemorySwap = append(back.Command, "-eat", "100"), 24<<20, 24<<20
+		}},
 		{"sick", "back is unhealthy", func(a *compose.App) {
 			a.Services[0].Healthcheck.Test = []string{"CMD", "/app", "-probe", "127.0.0.1:81"}
 		}},

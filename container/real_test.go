@@ -112,6 +112,7 @@ func TestAppsOfAnEngine(t *testing.T) {
 	t.Run("bad releases", func(t *testing.T) { badReleasesOfAnEngine(t, e) })
 	t.Run("conformance", func(t *testing.T) { conformanceOfAnEngine(t, e) })
 	t.Run("restarts", func(t *testing.T) { restartsOfAnEngine(t, e) })
+	t.Run("handover", func(t *testing.T) { handoverOfAnEngine(t, e) })
 	t.Run("store", func(t *testing.T) { storeOfAnEngine(t, e) })
 	t.Run("registry", func(t *testing.T) { registryOfAnEngine(t, e) })
 }

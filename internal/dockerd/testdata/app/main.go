@@ -4,6 +4,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +23,7 @@ func main() {
 	write := flag.String("write", "", "append the text to this file first")
 	probe := flag.String("probe", "", "ask this address, and exit with 1 where it is not well")
 	eat := flag.Int("eat", 0, "MiB of memory to use")
+	to := flag.String("to", "", "answer with what this address says, which is asked again until it does")
 	deaf := flag.Bool("deaf", false, "do not end on SIGTERM")
 	flag.Parse()
 	if *probe != "" {
@@ -35,7 +37,7 @@ func main() {
 		hog[i] = 1
 	}
 	if *addr != "" {
-		go serve(*addr, *text, *sick)
+		go serve(*addr, *text, *to, *sick)
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
@@ -53,13 +55,19 @@ func main() {
 	}
 }
 
-func serve(addr, text string, sick time.Duration) {
+func serve(addr, text, to string, sick time.Duration) {
 	var ill atomic.Bool
 	if sick > 0 {
 		time.AfterFunc(sick, func() { ill.Store(true) })
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, text) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		says := text
+		if to != "" {
+			says = pass(to)
+		}
+		_, _ = fmt.Fprint(w, says)
+	})
 	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
 		if ill.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -71,6 +79,23 @@ func serve(addr, text string, sick time.Duration) {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// pass asks another one, again and again.
+func pass(to string) string {
+	client := http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 200 {
+		r, err := client.Get("http://" + to + "/")
+		if err == nil {
+			text, err := io.ReadAll(r.Body)
+			_ = r.Body.Close()
+			if err == nil {
+				return string(text)
+			}
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return "nobody answers"
 }
 
 func ask(addr string) int {
