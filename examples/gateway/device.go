@@ -105,6 +105,9 @@ func (d *device) healthy(selftest string) ota.Check {
 // verbs are the words of the command line.
 var verbs = map[string]func(context.Context, *device) error{
 	"run": func(ctx context.Context, d *device) error {
+		if err := d.mend(ctx); err != nil && ctx.Err() == nil {
+			d.say("cannot mend: %v", err)
+		}
 		for {
 			if err := d.update(ctx); err != nil {
 				d.say("not now: %v", err) // the next look tries again
@@ -152,6 +155,24 @@ func (d *device) update(ctx context.Context) error {
 	return err
 }
 
+// mend compares everything with the release, byte by byte, and puts back what is
+// not as it should be. It needs no network, and leaves a trial alone.
+func (d *device) mend(ctx context.Context) error {
+	if d.updater.Status().Tx != nil {
+		return nil
+	}
+	if err := d.inspect(ctx, d.updater.Verify); !errors.Is(err, errDamaged) {
+		return err
+	}
+	if err := d.inspect(ctx, d.updater.Repair); err != nil {
+		return err
+	}
+	d.say("mended")
+	return nil
+}
+
+var errDamaged = errors.New("not everything is as the release says")
+
 // inspect says what verify and repair found.
 func (d *device) inspect(ctx context.Context, look func(context.Context) ([]ota.Damage, error)) error {
 	found, err := look(ctx)
@@ -159,7 +180,7 @@ func (d *device) inspect(ctx context.Context, look func(context.Context) ([]ota.
 		d.say("%s", one)
 	}
 	if err == nil && len(found) > 0 {
-		err = errors.New("not everything is as the release says")
+		err = errDamaged
 	}
 	return err
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -89,8 +90,14 @@ func (f *field) publish(version string, changes ...string) {
 // gateway runs the program with a verb.
 func (f *field) gateway(verb string) (string, error) {
 	f.t.Helper()
+	return f.until(f.t.Context(), verb)
+}
+
+// until is gateway until ctx ends.
+func (f *field) until(ctx context.Context, verb string) (string, error) {
+	f.t.Helper()
 	var out bytes.Buffer
-	err := start(f.t.Context(), []string{
+	err := start(ctx, []string{
 		"-dir", f.path("device"), "-source", f.server.URL, "-root", filepath.Join(f.path("repo"), "metadata", "1.root.json"),
 		"-engine", f.engine.Host(), "-soak", "1s", "-deadline", "7s", verb,
 	}, &out)
@@ -133,9 +140,11 @@ func TestGateway(t *testing.T) {
 	f.runs("1.0.0", "lan")
 
 	f.publish("2.0.0", "uplink=lan", "uplink=lte")
+	before := f.sent.Load()
 	_, err = f.gateway("update")
 	require.NoError(t, err)
 	f.runs("2.0.0", "lte")
+	require.Less(t, f.sent.Load()-before, int64(100_000), "of an image with a small change the change is fetched, without a registry")
 
 	for _, bad := range []struct {
 		version, says string
@@ -167,6 +176,15 @@ func TestGateway(t *testing.T) {
 	require.NoError(t, os.WriteFile(f.path("device/host/settings"), []byte("garbage"), 0o644))
 	_, err = f.gateway("verify")
 	require.Error(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	mended := make(chan error, 1)
+	go func() {
+		_, err := f.until(ctx, "run")
+		mended <- err
+	}()
+	f.runs("2.0.0", "lte")
+	stop()
+	require.NoError(t, <-mended)
 	_, err = f.gateway("repair")
 	require.NoError(t, err)
 	f.runs("2.0.0", "lte")
@@ -176,9 +194,9 @@ func TestGateway(t *testing.T) {
 	f.runs("1.0.0", "lan")
 
 	volume := filepath.Join(f.engine.DataRoot(), "volumes", "app_readings", "_data", "log")
-	before, err := os.ReadFile(volume)
+	kept, err := os.ReadFile(volume)
 	require.NoError(t, err)
-	require.Greater(t, bytes.Count(before, []byte("\n")), 1, "the volume was kept from release to release")
+	require.Greater(t, bytes.Count(kept, []byte("\n")), 1, "the volume was kept from release to release")
 	_, err = f.gateway("reset")
 	require.NoError(t, err)
 	f.runs("1.0.0", "lan")
