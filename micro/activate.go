@@ -28,6 +28,7 @@ func (f *treeFiles) Activate(ctx context.Context, tx ota.TxID, c release.Compone
 		return err
 	}
 	f.dropSeeds()
+	defer f.parsed.letGo()
 	root, err := f.root()
 	if err != nil {
 		return err

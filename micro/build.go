@@ -3,6 +3,7 @@
 package micro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,15 +94,27 @@ func (b *builder) remove(p string) error {
 // elsewhere.
 func (b *builder) entries() error {
 	b.check = b.newChecker()
-	for i := range b.next.Entries {
-		if err := b.entry(i); err != nil {
-			return errors.Join(fmt.Errorf("cannot stage %s: %w", b.next.Entries[i].Path, err), b.check.end())
-		}
+	err := b.some(0, len(b.next.Entries), func(e *release.Entry) bool { return e.Type != release.File })
+	if err == nil {
+		err = b.shareAll()
 	}
-	if err := b.check.end(); err != nil {
+	if err := cmp.Or(err, b.check.end()); err != nil {
 		return err
 	}
 	return b.shareAgain()
+}
+
+// some makes those of the entries from one to before another that are wanted.
+func (b *builder) some(from, to int, wanted func(*release.Entry) bool) error {
+	for i := from; i < to; i++ {
+		if !wanted(&b.next.Entries[i]) {
+			continue
+		}
+		if err := b.entry(i); err != nil {
+			return fmt.Errorf("cannot stage %s: %w", b.next.Entries[i].Path, err)
+		}
+	}
+	return nil
 }
 
 // entry makes one entry, except a file whose content has to come from

@@ -95,6 +95,7 @@ func (f *treeFiles) keep(tx ota.TxID, p *plan, previous bool) error {
 // dropTx drops what a transaction set aside. Its folder leaves the
 // transactions with one rename: what is half removed is none.
 func (f *base) dropTx(tx ota.TxID) error {
+	f.parsed.letGo()
 	return f.trash(f.txPath(tx), string(tx))
 }
 

@@ -23,6 +23,7 @@ func (f *inPlaceFiles) Activate(ctx context.Context, tx ota.TxID, c release.Comp
 		return err
 	}
 	f.dropSeeds()
+	defer f.parsed.letGo()
 	p, err := f.readChanges(tx, "plan")
 	if err != nil {
 		return err

@@ -240,6 +240,9 @@ func (f *base) index(ctx context.Context, d release.Digest, b release.Blob, cont
 	if err == nil || content == nil {
 		return ix, err
 	}
+	if ix := f.parsed.any(b); ix != nil {
+		return ix, nil
+	}
 	r, err := content.Open(ctx, b)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the index of %s: %w", f.opts.Name, err)
@@ -251,6 +254,7 @@ func (f *base) index(ctx context.Context, d release.Digest, b release.Blob, cont
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("cannot read the index of %s: %w", f.opts.Name, err)
 	}
+	f.parsed.add(b, place{}, ix)
 	return ix, nil
 }
 
@@ -282,6 +286,11 @@ func (f *base) keepIndex(ctx context.Context, c release.Component, content ota.C
 	err = f.storeFile(f.indexPath(c.Digest()), r)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return nil, fmt.Errorf("cannot store the index of %s: %w", c.Name, err)
+	}
+	if ix := f.parsed.any(c.Index); ix != nil { // the content was verified while it was stored
+		file, err := look(f.indexPath(c.Digest()))
+		f.parsed.add(c.Index, file, ix)
+		return ix, err
 	}
 	return f.storedIndex(c.Digest(), c.Index)
 }

@@ -97,7 +97,7 @@ func (b *builder) shareOne(i int, src *source, p string, n int) (bool, error) {
 		return false, nil
 	}
 	if src.live {
-		if err := rooted(src.tree.Name(p), info); err != nil {
+		if err := rooted(src.tree, p, info); err != nil {
 			return false, err
 		}
 	}

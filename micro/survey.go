@@ -124,13 +124,13 @@ func within(dir, name string) string {
 	return dir + "/" + name
 }
 
-// rooted returns why a tree with the path name in it cannot be moved or dropped.
-func rooted(name string, info at.Info) error {
+// rooted returns why a tree with such a path cannot be moved or dropped.
+func rooted(tree *at.Tree, p string, info at.Info) error {
 	switch {
 	case info.MountRoot:
-		return fmt.Errorf("%w: %s is a mount point", ErrLayout, name)
+		return fmt.Errorf("%w: %s is a mount point", ErrLayout, tree.Name(p))
 	case info.Locked:
-		return fmt.Errorf("%w: %s is immutable or append-only, so that its tree could not be dropped", ErrReadOnly, name)
+		return fmt.Errorf("%w: %s is immutable or append-only, so that its tree could not be dropped", ErrReadOnly, tree.Name(p))
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (s *survey) entry(p string, typ fs.FileMode, newCarry, oldCarry bool) error
 		return err
 	}
 	info.MountRoot = info.MountRoot || !info.MountSaid && info.IsDir() && info.Dev != s.dev
-	if err := rooted(s.live.Name(p), info); err != nil {
+	if err := rooted(s.live, p, info); err != nil {
 		return err
 	}
 	if n != nil && s.saw != nil {

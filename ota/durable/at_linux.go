@@ -58,12 +58,15 @@ func renameAt(op string, oldDir *os.File, oldName string, newDir *os.File, newNa
 // LinkAt gives the file oldName a second name in an opened folder. It syncs
 // nothing: it is for trees that one [SyncTree] makes durable as a whole.
 func LinkAt(oldDir *os.File, oldName string, newDir *os.File, newName string) error {
-	newPath := filepath.Join(newDir.Name(), newName)
-	err := step("link", newPath, func() error {
-		return unix.Linkat(int(oldDir.Fd()), oldName, int(newDir.Fd()), newName, 0)
-	})
+	link := func() error { return unix.Linkat(int(oldDir.Fd()), oldName, int(newDir.Fd()), newName, 0) }
+	var err error
+	if watched() {
+		err = step("link", filepath.Join(newDir.Name(), newName), link)
+	} else {
+		err = link() // a tree has many
+	}
 	if err != nil {
-		return fmt.Errorf("cannot link %s: %w", newPath, err)
+		return fmt.Errorf("cannot link %s: %w", filepath.Join(newDir.Name(), newName), err)
 	}
 	return nil
 }

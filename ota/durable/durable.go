@@ -47,6 +47,9 @@ var (
 // carries it after a power cut is garbage.
 const tempPrefix = ".pawl-tmp-"
 
+// watched reports whether anybody is told of steps.
+func watched() bool { return seam.Leave.Load() != nil || seam.Step.Load() != nil }
+
 // step makes one call that changes what a power cut leaves behind.
 func step(op, path string, call func() error) error {
 	if leave := seam.Leave.Load(); leave != nil && (*leave)(op) {

@@ -45,6 +45,15 @@ func Open(name string) (*Tree, error) {
 	return &Tree{root: f}, nil
 }
 
+// Again opens the folder once more, for another goroutine.
+func (t *Tree) Again() (*Tree, error) {
+	fd, err := unix.FcntlInt(t.root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: t.root.Name(), Err: err}
+	}
+	return &Tree{root: os.NewFile(uintptr(fd), t.root.Name())}, nil
+}
+
 // openAt opens base in the folder fd, as the file called name.
 func openAt(fd int, base, name string, flags int, mode uint32) (*os.File, error) {
 	for {
