@@ -92,6 +92,11 @@ type Options struct {
 	// DependLimit is how long a service waits for those that it depends on; 0
 	// means 5 minutes.
 	DependLimit time.Duration
+	// Restart, if set, is a step of a Repair that other steps did not help: it
+	// starts the engine anew. After a power cut an engine may hold a port for a
+	// container that is gone, until then. Containers that are not ours may stop for
+	// a moment too.
+	Restart func(ctx context.Context) error
 	// Wipe, if set, is the last step of a Repair, when the engine does not answer or
 	// stays broken and everything that it needs is on the device: it stops the
 	// engine, empties its store but for the volumes, and starts it. Containers that

@@ -3,6 +3,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -41,6 +42,10 @@ func diskRig(t testing.TB, dir string, e *dockerd.Engine) (*realRig, *otatest.Me
 	}
 	r := &realRig{t: t, e: e, dir: filepath.Join(dir, "device")}
 	r.reopen()
+	r.b.opts.Restart = func(context.Context) error {
+		e.Kill()
+		return e.Launch()
+	}
 	return r, source
 }
 
@@ -152,7 +157,8 @@ func lookAtDisk(t *testing.T, dir string, e *dockerd.Engine) (string, error) {
 	}
 	says, mended := r.version(8*time.Second), ""
 	if says == "" {
-		// The engine could not start it by itself.
+		// The engine could not start it by itself: after some states it holds the
+		// port for what it began to start before the cut.
 		left, err := u.Repair(t.Context())
 		if says, mended = r.version(20*time.Second), ", mended"; says == "" {
 			w, _ := r.b.look(t.Context())

@@ -13,19 +13,30 @@ import (
 
 // Repair implements [ota.Repairer]. It goes in steps, and asks after each: a
 // container is made anew; an image is loaded again; an image is removed with its
-// containers, and loaded; and where Options.Wipe allows it, the engine's store is
-// wiped and everything loaded. An image that is left in a registry comes from there
-// only by a Stage: Repair uses no network.
+// containers, and loaded; where Options.Restart allows it, the engine is started
+// anew; and where Options.Wipe allows it, its store is wiped and everything loaded.
+// An image that is left in a registry comes from there only by a Stage: Repair uses
+// no network.
 func (c *Compose) Repair(ctx context.Context, comp release.Component, content ota.Content) ([]ota.Damage, error) {
 	left, err := c.mend(ctx, comp, content)
-	if c.opts.Wipe == nil || ctx.Err() != nil || err == nil && !left.broken() || err != nil && !errors.Is(err, ErrEngine) {
-		return left.all(), err
+	for _, step := range []struct {
+		what  string
+		do    func() error
+		helps bool
+	}{
+		{"started anew", func() error { return c.opts.Restart(ctx) }, c.opts.Restart != nil},
+		{"wiped", func() error { return c.wipe(ctx, comp, content) }, c.opts.Wipe != nil},
+	} {
+		mended := err == nil && (len(left.all()) == 0 || step.what == "wiped" && !left.broken())
+		if !step.helps || mended || ctx.Err() != nil || err != nil && !errors.Is(err, ErrEngine) {
+			continue
+		}
+		if bad := step.do(); bad != nil {
+			c.warn(fmt.Errorf("the engine is not %s: %w", step.what, bad))
+			continue
+		}
+		left, err = c.mend(ctx, comp, content)
 	}
-	if bad := c.wipe(ctx, comp, content); bad != nil {
-		c.warn(fmt.Errorf("the engine's store stays as it is: %w", bad))
-		return left.all(), err
-	}
-	left, err = c.mend(ctx, comp, content)
 	return left.all(), err
 }
 

@@ -103,6 +103,38 @@ func TestServices(t *testing.T) {
 	require.ErrorIs(t, err, errDamaged)
 }
 
+// TestRestartedEngine has a Repair start the engine anew where that is allowed and a
+// container cannot be started, and not where all is well.
+func TestRestartedEngine(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		r, a, ctx := newRig(t, false), newApp(t, 0), t.Context()
+		r.install("one", a)
+		held, restarts := true, 0
+		r.behave = func(s boxSpec) (boxState, string, int) {
+			if held && s.Service.Name == "web" {
+				return exited, "", 255
+			}
+			return "", "", 0
+		}
+		if allowed {
+			r.b.opts.Restart = func(context.Context) error {
+				held = false
+				restarts++
+				return nil
+			}
+		}
+		left, err := r.b.Repair(ctx, a.c, a.blobs)
+		require.NoError(t, err)
+		require.Empty(t, left)
+		require.Zero(t, restarts)
+		r.changeBox("shop-web", func(b *fakeBox) { b.State, b.Exit = exited, 255 })
+		left, err = r.b.Repair(ctx, a.c, a.blobs)
+		require.NoError(t, err)
+		require.Equal(t, allowed, restarts == 1)
+		require.Equal(t, allowed, len(left) == 0, "%v", left)
+	}
+}
+
 // TestWipe takes the last step of a repair where it is allowed and nothing else
 // helps: with an engine that does not come up, and with one that keeps a broken
 // image. What cannot come back is not wiped.

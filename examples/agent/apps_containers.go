@@ -40,7 +40,10 @@ func (a *agent) newApp(name string, c component) (app, error) {
 		}
 	}
 	if len(c.Wipe) > 0 {
-		options.Wipe = func(ctx context.Context) error { return runWipe(ctx, c.Wipe) }
+		options.Wipe = func(ctx context.Context) error { return runProgram(ctx, c.Wipe) }
+	}
+	if len(c.Revive) > 0 {
+		options.Restart = func(ctx context.Context) error { return runProgram(ctx, c.Revive) }
 	}
 	made, err := container.New(options)
 	if err != nil {
@@ -80,8 +83,8 @@ func askLogin(ctx context.Context, argv []string, registry string) (container.Lo
 	return container.Login{Username: says.Username, Password: says.Secret}, nil
 }
 
-// runWipe runs the program that empties the engine's store.
-func runWipe(ctx context.Context, argv []string) error {
+// runProgram runs a program that does something to the engine.
+func runProgram(ctx context.Context, argv []string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	out := &tail{max: 512}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, time.Second

@@ -41,7 +41,7 @@ func TestAppsRefused(t *testing.T) {
 	for keys, want := range map[string]string{
 		`, "root": "/opt"`:      `belong to the kind "files"`,
 		`, "layout": "tree"`:    `belong to the kind "files"`,
-		`, "login": [""]`:       "login and wipe begin with a program",
+		`, "login": [""]`:       "login, revive and wipe begin with a program",
 		`, "socket": "/x.sock"`: `"socket"`,
 	} {
 		_, err := parseConfig([]byte(withApp(keys)))
@@ -62,7 +62,7 @@ func TestLogin(t *testing.T) {
 	require.NotContains(t, err.Error(), "secret")
 }
 
-func TestWipeProgram(t *testing.T) {
-	require.NoError(t, runWipe(t.Context(), []string{"/bin/true"}))
-	require.ErrorContains(t, runWipe(t.Context(), []string{"/bin/sh", "-c", "echo no such store; exit 4"}), `exit status 4: "no such store"`)
+func TestProgramsOfTheEngine(t *testing.T) {
+	require.NoError(t, runProgram(t.Context(), []string{"/bin/true"}))
+	require.ErrorContains(t, runProgram(t.Context(), []string{"/bin/sh", "-c", "echo no such store; exit 4"}), `exit status 4: "no such store"`)
 }

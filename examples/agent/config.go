@@ -56,6 +56,7 @@ type component struct {
 	// Of kind "compose".
 	Engine string   `json:"engine"`
 	Login  []string `json:"login"`
+	Revive []string `json:"revive"`
 	Wipe   []string `json:"wipe"`
 }
 
@@ -196,8 +197,8 @@ func (c component) check(name string) error {
 		return c.checkApp(name)
 	case c.Kind != kindFiles:
 		return fmt.Errorf("%s.kind: %q is not known, only \"files\" and \"compose\" are", name, c.Kind)
-	case c.Engine != "" || len(c.Login)+len(c.Wipe) > 0:
-		return fmt.Errorf("%s: engine, login and wipe belong to the kind \"compose\"", name)
+	case c.Engine != "" || len(c.Login)+len(c.Revive)+len(c.Wipe) > 0:
+		return fmt.Errorf("%s: engine, login, revive and wipe belong to the kind \"compose\"", name)
 	case c.Layout != "tree" && c.Layout != "inplace":
 		return fmt.Errorf("%s.layout: %q is not known, only \"tree\" and \"inplace\" are", name, c.Layout)
 	case c.Root == "":
@@ -210,9 +211,9 @@ func (c component) checkApp(name string) error {
 	if c.Root != "" || c.Layout != "" || c.Spool != "" || c.Restart || c.IgnoreOwner {
 		return fmt.Errorf("%s: root, layout, spool, restart and ignoreOwner belong to the kind \"files\"", name)
 	}
-	for _, argv := range [][]string{c.Login, c.Wipe} {
+	for _, argv := range [][]string{c.Login, c.Revive, c.Wipe} {
 		if len(argv) > 0 && argv[0] == "" {
-			return fmt.Errorf("%s: login and wipe begin with a program", name)
+			return fmt.Errorf("%s: login, revive and wipe begin with a program", name)
 		}
 	}
 	return nil
