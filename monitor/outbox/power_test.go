@@ -23,6 +23,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv(killedRole); role != "" {
+		os.Exit(killed(role, os.Args[len(os.Args)-1]))
+	}
 	ran, err := model.Child([]model.Workload{keeping()})
 	if !ran {
 		os.Exit(m.Run())
