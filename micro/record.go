@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
@@ -105,11 +107,24 @@ const (
 // by then, the exchange and the commit still have to be possible.
 func (f *base) reserve(tx ota.TxID, bytesEach int) error {
 	for _, name := range []string{forPlan, forState} {
-		if err := os.WriteFile(f.txPath(tx, name), bytes.Repeat([]byte{'.'}, bytesEach), 0o600); err != nil {
+		if err := reserveFile(f.txPath(tx, name), bytesEach); err != nil {
 			return explain(err)
 		}
 	}
 	return nil
+}
+
+// reserveFile makes a file that has blocks of its own.
+func reserveFile(path string, size int) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(file.Fd()), 0, 0, int64(size))
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		_, err = file.Write(bytes.Repeat([]byte{'.'}, size))
+	}
+	return errors.Join(err, file.Close())
 }
 
 // writeReserved is writeRecord that gives up its room if there is no other.
