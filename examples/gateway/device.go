@@ -52,9 +52,13 @@ func open(ctx context.Context, s settings, say func(string, ...any)) (d *device,
 	if d.host, err = micro.New(micro.Options{Name: "host", Root: files, Layout: micro.Tree, Warn: warn}); err != nil {
 		return d, err
 	}
-	d.app, err = container.New(container.Options{
-		Name: "app", Dir: filepath.Join(s.dir, "app"), Host: s.engine, Values: compose.Values{DeviceID: id, Hostname: id}, Warn: warn,
-	})
+	app := container.Options{
+		Name: "app", Dir: filepath.Join(s.dir, "apps", "app"), Host: s.engine, Values: compose.Values{DeviceID: id, Hostname: id}, Warn: warn,
+	}
+	if s.revive != "" {
+		app.Restart = func(ctx context.Context) error { return exec.CommandContext(ctx, "sh", "-c", s.revive).Run() }
+	}
+	d.app, err = container.New(app)
 	if err != nil {
 		return d, err
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -203,6 +204,32 @@ func TestGateway(t *testing.T) {
 	after, err := os.ReadFile(volume)
 	require.NoError(t, err)
 	require.Equal(t, "store 1.0.0\n", string(after))
-	_, err = f.gateway("verify")
-	require.NoError(t, err)
+	f.agentToo(volume)
+}
+
+// agentToo has the agent that knows containers take the same device over: its
+// folders have the same names.
+func (f *field) agentToo(volume string) {
+	f.run("go", "build", "-tags", "containers", "-o", f.path("agent"), "../agent")
+	config := fmt.Sprintf(`{"state": %q, "device": {"product": "gateway", "variant": "default"}, "components": {
+		"host": {"kind": "files", "root": %q, "layout": "tree"}, "app": {"kind": "compose", "engine": %q}}}`,
+		f.path("device"), f.path("device/host"), f.engine.Host())
+	require.NoError(f.t, os.WriteFile(f.path("agent.json"), []byte(config), 0o600))
+	agent := func(args ...string) string {
+		return f.run(f.path("agent"), append(args, "-config", f.path("agent.json"))...)
+	}
+	status := agent("status")
+	require.Contains(f.t, status, "runs 1.0.0 (seq 1), idle\n")
+	require.Contains(f.t, status, "\nservice of app: store running")
+	require.NoError(f.t, os.WriteFile(volume, []byte("readings\n"), 0o644))
+	require.Equal(f.t, "app begins anew with 1.0.0 (seq 1)\n", agent("reset", "app"))
+	after, err := os.ReadFile(volume)
+	require.NoError(f.t, err)
+	require.Equal(f.t, "readings\nstore 1.0.0\n", string(after))
+	agent("reset", "app", "-data")
+	f.runs("1.0.0", "lan")
+	after, err = os.ReadFile(volume)
+	require.NoError(f.t, err)
+	require.Equal(f.t, "store 1.0.0\n", string(after))
+	require.Equal(f.t, "1.0.0 (seq 1) is as published\n", agent("verify"))
 }

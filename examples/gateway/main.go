@@ -23,8 +23,8 @@ import (
 
 // settings are the command line.
 type settings struct {
-	dir, source, root, engine string
-	look, soak, deadline      time.Duration
+	dir, source, root, engine, revive string
+	look, soak, deadline              time.Duration
 }
 
 func main() {
@@ -45,6 +45,7 @@ func start(ctx context.Context, argv []string, out io.Writer) error {
 	flags.StringVar(&s.source, "source", "", "the repository: a `URL` or a folder")
 	flags.StringVar(&s.root, "root", "/etc/gateway/root.json", "the first trusted root.json, a `FILE`")
 	flags.StringVar(&s.engine, "engine", "", "where the container engine listens")
+	flags.StringVar(&s.revive, "revive", "", "a `COMMAND` for the shell that starts the engine anew, where a repair needs it")
 	flags.DurationVar(&s.look, "look", time.Hour, "`time` between two looks at the repository")
 	flags.DurationVar(&s.soak, "soak", 30*time.Second, "how long a new release has to be healthy")
 	flags.DurationVar(&s.deadline, "deadline", 2*time.Minute, "how long it may take until it is healthy")
