@@ -23,6 +23,7 @@ import (
 // anew. It never changes a file that is there: the file may be shared.
 type builder struct {
 	*worker
+	of      release.Digest // the component
 	next    *release.Index
 	sources []*source
 	log     *sharedLog

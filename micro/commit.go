@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/durable"
@@ -39,11 +40,7 @@ func (f *treeFiles) Commit(ctx context.Context, tx ota.TxID, c release.Component
 	if err := f.moveForward(tx, p); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot commit %s: %w", c.Name, err)
 	}
-	err = f.keep(tx, p, c.Keep.Previous > 0)
-	if err == nil {
-		err = f.keepSeen(f.txPath(tx, "shared"), p.New.Digest)
-	}
-	if err != nil {
+	if err := f.keep(tx, p, c.Keep.Previous > 0); err != nil {
 		return fmt.Errorf("cannot commit %s: %w", c.Name, explain(err))
 	}
 	return f.dropTx(tx)
@@ -227,6 +224,9 @@ func (f *treeFiles) dropIndexes(d release.Digest) error {
 	if err := f.step("remove", f.indexPath(d)); err != nil {
 		return err
 	}
+	if err := os.Remove(f.seenPath(d)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return durable.Remove(f.indexPath(d))
 }
 
@@ -245,14 +245,14 @@ func (f *base) pruneIndexes(running known) error {
 	if err != nil || len(txs) > 0 || running.Digest.IsZero() {
 		return err
 	}
-	return errors.Join(f.dropNames(dirIndex, needed), f.dropNames(dirSeen, needed))
+	return f.dropNames(dirIndex, needed)
 }
 
 // dropNames removes the files of one of the spool's folders that are not
 // needed.
 func (f *base) dropNames(dir string, needed map[string]bool) error {
 	names, err := f.listDir(dir)
-	names = slices.DeleteFunc(names, func(n string) bool { return needed[n] })
+	names = slices.DeleteFunc(names, func(n string) bool { return needed[strings.TrimSuffix(n, seenSuffix)] })
 	if err != nil || len(names) == 0 {
 		return err
 	}

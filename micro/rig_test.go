@@ -216,7 +216,7 @@ func (sc *scene[F]) isOld(msg string) {
 	same(sc.t, sc.want1, sc.look(sc.t, sc.root), msg)
 	sc.isWhole(sc.s1)
 	sc.tidy(msg)
-	require.Equal(sc.t, []string{sc.s1.c.Digest().String()}, listed(sc.t, sc.f.common().path(dirIndex)), msg)
+	require.Equal(sc.t, []string{sc.s1.c.Digest().String()}, indexesOf(sc.t, sc.f.common().path(dirIndex)), msg)
 }
 
 func (sc *scene[F]) isNew(msg string) {

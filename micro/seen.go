@@ -3,18 +3,23 @@
 package micro
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
+	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
-// dirSeen holds, by component digest, what the files of a tree were when Stage
-// knew that their content, owner, mode and attributes are right.
-const dirSeen = "seen"
+// seenSuffix ends, beside the index of a tree, the name of the file that says what
+// the files of the tree were when Stage knew that their content, owner, mode and
+// attributes are right.
+const seenSuffix = ".seen"
+
+func (f *base) seenPath(d release.Digest) string { return f.indexPath(d) + seenSuffix }
 
 // seenFile is what an inode was then. Whatever is done to it gives it another
 // time of change, and what a write gives it a program would have to set back: so
@@ -34,7 +39,7 @@ func (f *base) readSeen(d release.Digest, ix *release.Index) []seenFile {
 	if ix == nil || d.IsZero() {
 		return nil
 	}
-	seen, err := readInodes(f.path(dirSeen, d.String()), ix)
+	seen, err := readInodes(f.seenPath(d), ix)
 	if err != nil {
 		return nil
 	}
@@ -67,35 +72,34 @@ func (s *source) vouches(i int, info at.Info, e *release.Entry) bool {
 	return was.Blob == e.Blob && info.Size == was.Size && at.SameXattrs(was.Xattrs, e.Xattrs)
 }
 
-// keepSeen has what Stage wrote down of the tree of tx outlast the transaction.
-// It saves work, so that nothing waits until it is durable.
-func (f *treeFiles) keepSeen(from string, d release.Digest) error {
-	to := f.path(dirSeen, d.String())
+// keepSeen has what Stage wrote down of the tree of tx, which is of d, outlast the
+// transaction. Where a file cannot have two names it does not: it saves work, no
+// more. What makes the tree durable does so for it.
+func (f *base) keepSeen(tx ota.TxID, d release.Digest) error {
+	to := f.seenPath(d)
 	if err := f.step("seen", to); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Dir(to), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	temp := filepath.Join(filepath.Dir(to), tempPrefix+filepath.Base(to))
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := moveLater(from, to); err != nil && !errors.Is(err, os.ErrNotExist) {
+	from, err := os.Open(f.txPath(tx))
+	if err != nil {
 		return err
 	}
-	return nil
+	err = linkLater(from, "shared", temp)
+	if err = errors.Join(err, from.Close()); isLinkRefusal(err) {
+		return nil
+	}
+	return cmp.Or(err, placeLater(temp, to))
 }
 
-// moveLater gives a file of the spool another name, and leaves it to a later
-// sync.
-func moveLater(from, to string) error {
-	var b durable.Batch
-	a, err := os.Open(filepath.Dir(from))
+// linkLater gives a file another name, and leaves it to a later sync.
+func linkLater(dir *os.File, name, to string) error {
+	in, err := os.Open(filepath.Dir(to))
 	if err != nil {
 		return err
 	}
-	defer a.Close()
-	z, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	defer z.Close()
-	return errors.Join(b.Replace(a, filepath.Base(from), z, filepath.Base(to)), b.Close())
+	return errors.Join(durable.LinkAt(dir, name, in, filepath.Base(to)), in.Close())
 }

@@ -5,6 +5,8 @@ package micro
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,8 +90,8 @@ func TestWhatShowsIsRead(t *testing.T) {
 		"by nothing that is known": func(t *testing.T, d *device, p string) {
 			sameInode(t, p, func(*seam.Ident) {})
 			writeUnseen(t, p, "evil")
-			for _, name := range listed(t, d.f.path(dirSeen)) {
-				require.NoError(t, os.Truncate(d.f.path(dirSeen, name), 9))
+			for _, name := range seenOf(t, d) {
+				require.NoError(t, os.Truncate(d.f.path(dirIndex, name), 9))
 			}
 		},
 		"by an attribute": func(t *testing.T, _ *device, p string) {
@@ -120,10 +122,22 @@ func TestSeenIsOfWhatIsThere(t *testing.T) {
 	d := newDevice(t)
 	d.install("t1", s1)
 	d.install("t2", s2)
-	one, two := s1.c.Digest().String(), s2.c.Digest().String()
-	require.ElementsMatch(t, []string{one, two}, listed(t, d.f.path(dirSeen)))
+	one, two := s1.c.Digest().String()+seenSuffix, s2.c.Digest().String()+seenSuffix
+	require.ElementsMatch(t, []string{one, two}, seenOf(t, d))
 	require.NoError(t, d.f.Prune(t.Context(), "app", nil, nil))
-	require.Equal(t, []string{two}, listed(t, d.f.path(dirSeen)))
+	require.Equal(t, []string{two}, seenOf(t, d))
+}
+
+// seenOf returns the files that say what the files of trees were.
+func seenOf(t *testing.T, d *device) []string {
+	t.Helper()
+	return slices.DeleteFunc(listed(t, d.f.path(dirIndex)), func(n string) bool { return !strings.HasSuffix(n, seenSuffix) })
+}
+
+// indexesOf returns the other files of that folder.
+func indexesOf(t testing.TB, dir string) []string {
+	t.Helper()
+	return slices.DeleteFunc(listed(t, dir), func(n string) bool { return strings.HasSuffix(n, seenSuffix) })
 }
 
 // TestSeenFileOfAnotherMode has the next release give a file that did not change

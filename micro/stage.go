@@ -77,7 +77,7 @@ func (f *treeFiles) stage(ctx context.Context, tx ota.TxID, c release.Component,
 	if !was.Digest.IsZero() && was.Digest == c.Digest() {
 		return f.writeRecord(f.txPath(tx, "staged"), formatStaged, staged{Tree: was, Same: true})
 	}
-	tree, err := f.buildTree(ctx, tx, next, f.lenders(was, f.oldIndex(ctx, was, content)), content, root)
+	tree, err := f.buildTree(ctx, tx, c.Digest(), next, f.lenders(was, f.oldIndex(ctx, was, content)), content, root)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,8 @@ func (f *treeFiles) stage(ctx context.Context, tx ota.TxID, c release.Component,
 }
 
 // buildTree builds the tree of a transaction and returns which inode it is.
-func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, next *release.Index, from []*source, content ota.Content, root place) (at.ID, error) {
-	b := &builder{next: next, sources: from}
+func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, of release.Digest, next *release.Index, from []*source, content ota.Content, root place) (at.ID, error) {
+	b := &builder{of: of, next: next, sources: from}
 	defer closeSources(b.sources)
 	var live *at.Tree
 	var old *release.Index
@@ -131,8 +131,11 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 	if err = b.f.reserve(tx, reserveBytes); err == nil {
 		err = b.build(content, s)
 	}
-	if err := errors.Join(err, log.close()); err != nil {
-		return at.ID{}, err
+	if err = errors.Join(err, log.close()); err == nil {
+		err = b.f.keepSeen(tx, b.of)
+	}
+	if err != nil {
+		return at.ID{}, explain(err)
 	}
 	settleForks()
 	if err := b.step("sync", "."); err != nil {
