@@ -16,7 +16,7 @@ import (
 // containers, in the order of their dependencies. What is in effect already and
 // does not run is started: that is how a release on trial comes up after a boot.
 func (c *Compose) Activate(ctx context.Context, tx ota.TxID, comp release.Component) error {
-	c.downtime = 0
+	c.downtime, c.revived = 0, false
 	if err := c.check(tx, comp); err != nil {
 		return err
 	}

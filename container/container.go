@@ -92,10 +92,9 @@ type Options struct {
 	// DependLimit is how long a service waits for those that it depends on; 0
 	// means 5 minutes.
 	DependLimit time.Duration
-	// Restart, if set, is a step of a Repair that other steps did not help: it
-	// starts the engine anew. After a power cut an engine may hold a port for a
-	// container that is gone, until then. Containers that are not ours may stop for
-	// a moment too.
+	// Restart, if set, starts the engine anew: where it holds a port for nobody, as
+	// one may after a power cut until then, and as a step of a Repair that other
+	// steps did not help. Containers that are not ours may stop for a moment too.
 	Restart func(ctx context.Context) error
 	// Wipe, if set, is the last step of a Repair, when the engine does not answer or
 	// stays broken and everything that it needs is on the device: it stops the
@@ -122,6 +121,7 @@ type Compose struct {
 	// runs for yet, which a Revert goes on with.
 	downtime time.Duration
 	began    time.Time
+	revived  bool // the verb that runs has started the engine anew
 
 	mu        sync.Mutex
 	sightings map[string]sighting // of Healthy, by container

@@ -380,7 +380,25 @@ func policy(r compose.Restart) docker.RestartPolicy {
 }
 
 func (e *dockerEngine) Start(ctx context.Context, id string) error {
-	return explain(e.cli.ContainerStart(ctx, id, docker.StartOptions{}))
+	err := explain(e.cli.ContainerStart(ctx, id, docker.StartOptions{}))
+	if err != nil && strings.Contains(err.Error(), "port is already allocated") {
+		return fmt.Errorf("%w: %w", errPort, err)
+	}
+	return err
+}
+
+func (e *dockerEngine) Published(ctx context.Context) (map[uint16]bool, error) {
+	list, err := e.cli.ContainerList(ctx, docker.ListOptions{})
+	if err != nil {
+		return nil, explain(err)
+	}
+	all := map[uint16]bool{}
+	for _, c := range list {
+		for _, p := range c.Ports {
+			all[p.PublicPort] = true
+		}
+	}
+	return all, nil
 }
 
 func (e *dockerEngine) Stop(ctx context.Context, id string, grace time.Duration) error {

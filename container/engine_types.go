@@ -16,6 +16,8 @@ var (
 	// errTaken is returned where something else has the name, or still uses what
 	// is to be removed.
 	errTaken = errors.New("it is in use at the engine")
+	// errPort is returned for a start where the engine has given a port away.
+	errPort = errors.New("the engine holds the port for another container")
 )
 
 // engine is what this package asks of a container engine. All calls end when
@@ -47,6 +49,9 @@ type boxes interface {
 	// Boxes lists all containers that have the label with the value.
 	Boxes(ctx context.Context, label, value string) ([]box, error)
 	Box(ctx context.Context, id string) (box, error)
+	// Published lists the ports of the host that running containers have, whoever
+	// made them.
+	Published(ctx context.Context) (map[uint16]bool, error)
 	Create(ctx context.Context, s boxSpec) (id string, err error)
 	Start(ctx context.Context, id string) error
 	// Stop returns when the container has ended; after the grace it is killed.

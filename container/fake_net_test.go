@@ -9,6 +9,19 @@ import (
 	"github.com/pawl-ota/pawl/ota/compose"
 )
 
+func (f *fake) Published(ctx context.Context) (all map[uint16]bool, err error) {
+	err = f.step(ctx, "published", func() error {
+		all = map[uint16]bool{}
+		for _, b := range f.boxes {
+			for _, p := range b.spec.Service.Ports {
+				all[p.HostPort] = all[p.HostPort] || b.up()
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
 func (f *fake) Networks(ctx context.Context) (all []network, err error) {
 	err = f.step(ctx, "networks", func() error {
 		for _, id := range slices.Sorted(maps.Keys(f.networks)) {

@@ -76,7 +76,8 @@ type fake struct {
 	changes bool
 	lossy   bool // a cut takes what was not synced
 	off     bool
-	down    bool // it does not listen
+	down    bool   // it does not listen
+	stale   uint16 // a port that it holds for nobody
 	// gone, if set, says that the power went elsewhere, and onCut is told that it
 	// goes here.
 	gone   func() bool
@@ -94,7 +95,7 @@ func newFake(snapshots bool) *fake {
 }
 
 // reads are the calls that change nothing.
-var reads = map[string]bool{"info": true, "image": true, "tagged": true, "save": true, "boxes": true, "box": true, "networks": true, "volumes": true}
+var reads = map[string]bool{"info": true, "published": true, "image": true, "tagged": true, "save": true, "boxes": true, "box": true, "networks": true, "volumes": true}
 
 // step is one call: f is what it does.
 func (f *fake) step(ctx context.Context, what string, do func() error) error {
@@ -486,9 +487,12 @@ func (f *fake) run(id string) error {
 		}
 		for _, p := range b.spec.Service.Ports {
 			if slices.Contains(other.spec.Service.Ports, p) {
-				return fmt.Errorf("port %d is already allocated", p.HostPort)
+				return fmt.Errorf("port %d is already allocated: %w", p.HostPort, errPort)
 			}
 		}
+	}
+	if p := b.spec.Service.Ports; f.stale > 0 && len(p) > 0 && p[0].HostPort == f.stale {
+		return fmt.Errorf("port %d is already allocated: %w", f.stale, errPort)
 	}
 	b.State, b.Exit, b.manual = running, 0, false
 	f.n++

@@ -120,6 +120,10 @@ func (l *limited) Box(ctx context.Context, id string) (box, error) {
 	return limit1(ctx, l, "look at container "+short(id), func(ctx context.Context) (box, error) { return l.e.Box(ctx, id) })
 }
 
+func (l *limited) Published(ctx context.Context) (map[uint16]bool, error) {
+	return limit1(ctx, l, "list ports", l.e.Published)
+}
+
 func (l *limited) Create(ctx context.Context, s boxSpec) (string, error) {
 	return limit1(ctx, l, "make container "+s.Name, func(ctx context.Context) (string, error) { return l.e.Create(ctx, s) })
 }

@@ -18,6 +18,7 @@ import (
 // An image that is left in a registry comes from there only by a Stage: Repair uses
 // no network.
 func (c *Compose) Repair(ctx context.Context, comp release.Component, content ota.Content) ([]ota.Damage, error) {
+	c.revived = false
 	left, err := c.mend(ctx, comp, content)
 	for _, step := range []struct {
 		what  string

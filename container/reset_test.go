@@ -135,6 +135,39 @@ func TestRestartedEngine(t *testing.T) {
 	}
 }
 
+// TestHeldPort has the way back start the engine anew where that is allowed and
+// holds a port for nobody, and not where somebody has it.
+func TestHeldPort(t *testing.T) {
+	old, next := newApp(t, 0), newApp(t, 1)
+	for _, who := range []string{"nobody", "a stranger"} {
+		r, ctx, restarts := newRig(t, false), t.Context(), 0
+		r.install("one", old)
+		_, err := r.b.Stage(ctx, "two", next.c, next.blobs)
+		require.NoError(t, err)
+		require.NoError(t, r.b.Activate(ctx, "two", next.c))
+		r.b.opts.Restart = func(context.Context) error {
+			restarts++
+			r.stale = 0
+			return nil
+		}
+		r.boot()
+		if who == "nobody" {
+			r.stale = 80
+		} else {
+			r.boxes["stranger"] = fakeBox{box: box{ID: "stranger", State: running}, spec: boxSpec{Service: next.app.Services[2]}}
+		}
+		err = r.b.Revert(ctx, "two", next.c)
+		if who == "nobody" {
+			require.NoError(t, err)
+			require.Equal(t, 1, restarts)
+			r.expect(old)
+		} else {
+			require.ErrorIs(t, err, errPort)
+			require.Zero(t, restarts)
+		}
+	}
+}
+
 // TestWipe takes the last step of a repair where it is allowed and nothing else
 // helps: with an engine that does not come up, and with one that keeps a broken
 // image. What cannot come back is not wiped.

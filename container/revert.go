@@ -17,7 +17,7 @@ import (
 // anew from its document. Where its image is gone too the error wraps
 // [ota.ErrDigest]: a Repair brings it from the local copy.
 func (c *Compose) Revert(ctx context.Context, tx ota.TxID, comp release.Component) error {
-	c.downtime = 0
+	c.downtime, c.revived = 0, false
 	if err := c.checkName(tx, comp); err != nil {
 		return err
 	}

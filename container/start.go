@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -52,7 +53,26 @@ func (c *Compose) startOne(ctx context.Context, s *set, v compose.Service, how p
 			return err
 		}
 	}
-	return c.engine.Start(ctx, b.ID)
+	err = c.engine.Start(ctx, b.ID)
+	if errors.Is(err, errPort) && c.opts.Restart != nil && !c.revived {
+		return c.startAgain(ctx, v, b.ID, err)
+	}
+	return err
+}
+
+// startAgain starts the engine anew where it holds a port for nobody: for what it
+// was about to start when the power went. It does so once in a verb.
+func (c *Compose) startAgain(ctx context.Context, v compose.Service, id string, cause error) error {
+	held, err := c.engine.Published(ctx)
+	if err != nil || slices.ContainsFunc(v.Ports, func(p compose.Port) bool { return held[p.HostPort] }) {
+		return errors.Join(cause, err)
+	}
+	c.warn(fmt.Errorf("the engine is started anew: %w", cause))
+	c.revived = true
+	if err := c.opts.Restart(ctx); err != nil {
+		return errors.Join(cause, err)
+	}
+	return c.engine.Start(ctx, id)
 }
 
 // succeeded reports whether the container ran to its end, and ended well.
