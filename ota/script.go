@@ -276,8 +276,9 @@ func limitOf(s release.Script) time.Duration {
 }
 
 // runScript runs one script once. That it begins is recorded first: from then
-// on it is undone on the way back. How it ended goes with the next record: a
-// script whose end was lost runs again.
+// on it is undone on the way back. How it ended is recorded before anything else
+// is done: a script whose end was lost runs again, and is to blame for it. A power
+// cut in a long download must not count as one in the script before it.
 func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.Script, env ...string) error {
 	s := &t.Scripts[i]
 	if s.Outcome != ScriptBegun {
@@ -300,11 +301,7 @@ func (u *Updater) runScript(ctx context.Context, t *txState, i int, of release.S
 	}
 	s.note(ran, err)
 	u.kick()
-	failed := u.reportScript("script", s, s.Outcome, err == nil)
-	if s.Outcome != ScriptOK {
-		return errors.Join(failed, u.save()) // it may be the last that is heard of it for long
-	}
-	return nil
+	return errors.Join(u.reportScript("script", s, s.Outcome, err == nil), u.save())
 }
 
 // reportScript tells of the end of a script, or of an undo, and returns a

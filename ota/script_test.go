@@ -255,6 +255,49 @@ func TestUndoThatCutsThePower(t *testing.T) {
 	t.Fatal("the undo cuts the power for ever")
 }
 
+// TestCutsBesideScripts has the power go again and again in what a component does
+// between scripts, which may take hours: no script is to blame for that.
+func TestCutsBesideScripts(t *testing.T) {
+	for _, c := range []struct {
+		step   string
+		health otatest.Health
+		want   ota.State
+	}{
+		{"stage", otatest.Healthy(), ota.Committed}, {"commit", otatest.Healthy(), ota.Committed}, {"revert", otatest.Sick(), ota.Reverted},
+	} {
+		t.Run(c.step, func(t *testing.T) {
+			d, _ := scripted(t, 2, c.health, app)
+			cuts := 0
+			for range 20 {
+				if !d.Up() {
+					d.Boot()
+				}
+				o := d.Options()
+				o.Progress = func(p ota.Progress) {
+					if p.Step == c.step && p.Component == "app" && cuts < 6 {
+						cuts++
+						d.At(1, otatest.PowerCut)
+					}
+				}
+				u, err := ota.Open(d.Context(), o)
+				require.NoError(t, err)
+				if _, err = u.Resume(d.Context()); err == nil {
+					_, _ = u.Update(d.Context())
+				}
+				if d.Up() {
+					h := u.History()
+					last := h[len(h)-1]
+					require.Equal(t, c.want, last.State, "%v", last)
+					require.NotContains(t, fmt.Sprint(last.Scripts), "cut short")
+					require.Equal(t, 6, cuts)
+					return
+				}
+			}
+			t.Fatal("there is no end")
+		})
+	}
+}
+
 // TestUndoFails leaves everything else as it was, says so, and ends when the
 // undo succeeds.
 func TestUndoFails(t *testing.T) {

@@ -43,6 +43,7 @@ func (u *Updater) undoScript(ctx context.Context, t *txState, s *txScript) error
 	}
 }
 
+// undoOnce records that it begins, and how it ended, as runScript does.
 func (u *Updater) undoOnce(ctx context.Context, t *txState, s *txScript) error {
 	if s.Undo == ScriptBegun && s.UndoCuts >= maxCuts {
 		s.Undo, s.UndoWhy = ScriptFailed, fmt.Sprintf("was cut short %d times", s.UndoCuts)
@@ -58,7 +59,7 @@ func (u *Updater) undoOnce(ctx context.Context, t *txState, s *txScript) error {
 	ran, err := u.execute(ctx, t, s, s.Undoer, u.scriptEnv(t, s))
 	s.noteUndo(ran, err)
 	u.kick()
-	return u.reportScript("undo", s, s.Undo, true)
+	return errors.Join(u.reportScript("undo", s, s.Undo, true), u.save())
 }
 
 // The groups in which scripts are undone, between the components.
