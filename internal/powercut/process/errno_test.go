@@ -41,9 +41,7 @@ func lasting() []syscall.Errno {
 // not say what is not so, and afterwards the device is one release.
 func (s *stand) errors(t *testing.T) {
 	if long() {
-		for _, procs := range []int{1, 4} {
-			newCampaign(t, s, allErrors(procs)).do(procs, prepare(everything()))
-		}
+		onThreads(t, func(t *testing.T, procs int) { newCampaign(t, s, allErrors(procs)).do(procs, prepare(everything())) })
 		return
 	}
 	newCampaign(t, s, someErrors).do(1, prepare([]string{"update"}))

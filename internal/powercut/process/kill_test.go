@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -91,7 +92,12 @@ func (s *stand) kill(t *testing.T) {
 		c.do(1, prepare(usual()))
 		return
 	}
+	onThreads(t, func(t *testing.T, procs int) { newCampaign(t, s, kills(procs)).do(procs, prepare(everything())) })
+}
+
+// onThreads runs a campaign with the device on one thread, and on four.
+func onThreads(t *testing.T, campaign func(t *testing.T, procs int)) {
 	for _, procs := range []int{1, 4} {
-		newCampaign(t, s, kills(procs)).do(procs, prepare(everything()))
+		t.Run(fmt.Sprint("threads=", procs), func(t *testing.T) { campaign(t, procs) })
 	}
 }
