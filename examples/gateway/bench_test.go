@@ -214,7 +214,7 @@ func withPawl(b *testing.B, images [2]dockerd.Image) (m measure) {
 			continue
 		}
 		m.serving, m.downtime = w.until(b, text, begin)
-		m.written = f.engine.Written() - written + update.ProcessState.SysUsage().(*syscall.Rusage).Oublock*512
+		m.written = f.engine.Written() - written + int64(update.ProcessState.SysUsage().(*syscall.Rusage).Oublock)*512
 	}
 	local := output(b, "du", "-sk", f.path("device"))
 	b.Logf("the local copy and all that pawl keeps: %s KiB", strings.Fields(local)[0])
