@@ -16,8 +16,10 @@
 //
 // What nobody uses is not linked: the questions themselves are in package
 // monitor/probe, the one over HTTP in monitor/probe/web, the durable [Sink] in
-// monitor/outbox, what sends it in monitor/cloudevents, the events of
-// an ota.Updater in monitor/updates, and watchdogs in monitor/watchdog.
+// monitor/outbox, what sends it in monitor/cloudevents, monitor/mqtt and
+// monitor/otlp, measurements in monitor/device, rules for alerts in monitor/alert,
+// the events of an ota.Updater and late rollback in monitor/updates, and watchdogs
+// in monitor/watchdog. All of it sends, and opens no port.
 //
 // # What is promised
 //
