@@ -130,8 +130,10 @@ func (r *realRig) reopen() {
 }
 
 // get asks the published port.
-func (r *realRig) get() string {
-	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: r.e.Dial, DisableKeepAlives: true}}
+func (r *realRig) get() string { return r.ask(2 * time.Second) }
+
+func (r *realRig) ask(limit time.Duration) string {
+	c := &http.Client{Timeout: limit, Transport: &http.Transport{DialContext: r.e.Dial, DisableKeepAlives: true}}
 	a, err := c.Get("http://127.0.0.1:8080/")
 	if err != nil {
 		return err.Error()
