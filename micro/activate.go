@@ -108,46 +108,74 @@ func (f *treeFiles) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p
 	if p.Old != nil {
 		old = f.oldIndex(ctx, *p.Old, nil)
 	}
-	left, err := readInodes(f.txPath(tx, "shared"), next)
+	all, err := readInodes(f.txPath(tx, "shared"), next, false)
 	if err != nil {
 		return nil, err
 	}
 	s := newSurvey(ctx, live, old, next)
-	s.saw = func(i int, info at.Info) {
-		if left[i].is(info) && info.Size == next.Entries[i].Size {
-			left[i] = seenFile{}
-		}
-	}
+	s.leave = func(_ *release.Entry, i int) bool { return all[i] != seenFile{} }
 	if err := s.run(); err != nil {
 		return nil, err
 	}
-	return s.moves, f.checkShared(ctx, tx, next, left)
+	return s.moves, f.checkShared(ctx, tx, live, next, all)
 }
 
-// checkShared finds out whether a file that the new tree shares with the root
-// was written to since Stage has verified it. Reading it again is only needed
-// where the inode says that something happened to it. left has those of which
-// nobody knows better.
-func (f *treeFiles) checkShared(ctx context.Context, tx ota.TxID, next *release.Index, left []seenFile) error {
-	tree, err := at.Open(f.treePath(tx))
-	if err != nil {
+// checkShared looks at the files that the new tree shares, and finds out whether
+// one was written to since Stage has verified it. all says what they were, by
+// their places in next.
+func (f *treeFiles) checkShared(ctx context.Context, tx ota.TxID, live *at.Tree, next *release.Index, all []seenFile) error {
+	return inLanes(ctx, lanesFor(len(all)), len(all), func(ctx context.Context, _, from, to int) error {
+		tree, err := at.Open(f.treePath(tx))
+		if err != nil {
+			return err
+		}
+		c := sharedCheck{worker: f.newWorker(ctx, tree)}
+		if live != nil {
+			if c.live, err = live.Again(); err != nil {
+				return errors.Join(err, tree.Close())
+			}
+			defer func() { _ = c.live.Close() }()
+		}
+		for i := from; i < to && err == nil; i++ {
+			if err = ctx.Err(); err == nil && all[i] != (seenFile{}) {
+				err = c.file(&next.Entries[i], all[i])
+			}
+		}
+		return errors.Join(err, tree.Close())
+	})
+}
+
+// sharedCheck looks at shared files.
+type sharedCheck struct {
+	*worker          // on the new tree
+	live    *at.Tree // the root, nil for none
+}
+
+// file looks at one that was as it was written down: by its name in the root, if it
+// has one there, because something may be mounted on it. Reading it again is only
+// needed where the inode says that something happened to it.
+func (c *sharedCheck) file(e *release.Entry, was seenFile) error {
+	if c.live != nil {
+		info, err := c.live.Stat(e.Path)
+		if err == nil {
+			err = rooted(c.live, e.Path, info)
+		}
+		if err != nil && !isGone(err) {
+			return err
+		}
+		if err == nil && was.is(info) && info.Size == e.Size {
+			return nil
+		}
+	}
+	info, err := c.tree.Stat(e.Path)
+	if err != nil || was.is(info) && info.Size == e.Size {
 		return err
 	}
-	w := f.newWorker(ctx, tree)
-	err = eachFile(f.txPath(tx, "shared"), next, func(i int, s *shared) error {
-		if err := ctx.Err(); err != nil || s.Own || left[i] == (seenFile{}) {
-			return err
-		}
-		why, info, err := "", at.Info{}, error(nil)
-		if info, err = tree.Stat(s.New); err != nil || s.is(info) {
-			return err
-		}
-		if why, err = w.wrong(tree, s.New, next.Find(s.New)); err == nil && why != "" {
-			err = fmt.Errorf("%w: %s, since it was staged: %s", ErrChanged, s.New, why)
-		}
-		return err
-	})
-	return errors.Join(err, tree.Close())
+	why, err := c.wrong(c.tree, e.Path, e)
+	if err == nil && why != "" {
+		err = fmt.Errorf("%w: %s, since it was staged: %s", ErrChanged, e.Path, why)
+	}
+	return err
 }
 
 // wrong says what of path is not as e says, content included.

@@ -16,39 +16,50 @@ const (
 	laneLeast = 1024 // entries that are worth a lane
 )
 
-// shareAll makes the files. A large tree that is built anew is made in several
-// lanes, each with a part of the entries: giving names is work for the processor.
-func (b *builder) shareAll() error {
-	isFile := func(e *release.Entry) bool { return e.Type == release.File }
-	all := len(b.next.Entries)
-	lanes := min(maxLanes, runtime.GOMAXPROCS(0), all/laneLeast)
-	if lanes < 2 || !b.fresh || b.f.before != nil {
-		return b.some(0, all, isFile)
-	}
-	ctx, cancel := context.WithCancelCause(b.ctx)
+// lanesFor returns how many lanes a tree of so many entries is worked on in: most
+// of the work is the kernel's, for the processor.
+func lanesFor(entries int) int {
+	return max(1, min(maxLanes, runtime.GOMAXPROCS(0), entries/laneLeast))
+}
+
+// inLanes calls work for each lane, all at once, with a part of the numbers below
+// all. The first error ends the context of the others.
+func inLanes(ctx context.Context, lanes, all int, work func(ctx context.Context, lane, from, to int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
-	own := make([]*builder, lanes)
-	for n := range own {
-		lane, err := b.lane(ctx)
-		if err != nil {
-			cancel(err)
-			break
-		}
-		own[n] = lane
+	for n := range lanes {
 		wait.Go(func() {
-			if err := lane.some(n*all/lanes, (n+1)*all/lanes, isFile); err != nil {
+			if err := work(ctx, n, n*all/lanes, (n+1)*all/lanes); err != nil {
 				cancel(err)
 			}
 		})
 	}
 	wait.Wait()
-	err := context.Cause(ctx)
-	for _, lane := range own {
-		if lane != nil {
-			b.need = append(b.need, lane.need...)
-			err = errors.Join(err, lane.closeLane())
+	return context.Cause(ctx)
+}
+
+// shareAll makes the files, those of a large tree that is built anew in lanes.
+func (b *builder) shareAll() error {
+	isFile := func(e *release.Entry) bool { return e.Type == release.File }
+	all := len(b.next.Entries)
+	lanes := lanesFor(all)
+	if lanes < 2 || !b.fresh || b.f.before != nil {
+		return b.some(0, all, isFile)
+	}
+	need := make([][]int32, lanes)
+	err := inLanes(b.ctx, lanes, all, func(ctx context.Context, n, from, to int) error {
+		l, err := b.lane(ctx)
+		if err != nil {
+			return err
 		}
+		err = l.some(from, to, isFile)
+		need[n] = l.need
+		closeSources(l.sources)
+		return errors.Join(err, l.tree.Close())
+	})
+	for _, part := range need {
+		b.need = append(b.need, part...)
 	}
 	return err
 }
@@ -56,22 +67,30 @@ func (b *builder) shareAll() error {
 // lane returns a builder of the same tree for another goroutine. They share what
 // they write down.
 func (b *builder) lane(ctx context.Context) (*builder, error) {
-	tree, err := b.tree.Again()
+	sources, err := again(b.sources)
 	if err != nil {
 		return nil, err
 	}
-	l := &builder{worker: b.f.newWorker(ctx, tree), next: b.next, log: b.log, check: b.check, fresh: b.fresh}
-	for _, s := range b.sources {
-		again := *s
-		if again.tree, err = s.tree.Again(); err != nil {
-			return nil, errors.Join(err, l.closeLane())
-		}
-		l.sources = append(l.sources, &again)
+	tree, err := b.tree.Again()
+	if err != nil {
+		closeSources(sources)
+		return nil, err
 	}
-	return l, nil
+	return &builder{worker: b.f.newWorker(ctx, tree), next: b.next, sources: sources, log: b.log, check: b.check, fresh: b.fresh}, nil
 }
 
-func (b *builder) closeLane() error {
-	closeSources(b.sources)
-	return b.tree.Close()
+// again opens sources once more, for another goroutine.
+func again(all []*source) ([]*source, error) {
+	var more []*source
+	for _, s := range all {
+		tree, err := s.tree.Again()
+		if err != nil {
+			closeSources(more)
+			return nil, err
+		}
+		one := *s
+		one.tree = tree
+		more = append(more, &one)
+	}
+	return more, nil
 }

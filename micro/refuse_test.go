@@ -229,6 +229,11 @@ func TestMountPoints(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(p, unix.MNT_DETACH) })
 		require.ErrorIs(t, d.stage("t2", s2), ErrLayout, name)
 		require.NoError(t, unix.Unmount(p, 0))
+		require.NoError(t, d.stage("t2", s2))
+		require.NoError(t, unix.Mount(p, p, "", unix.MS_BIND, ""))
+		require.ErrorIs(t, d.f.Activate(t.Context(), "t2", s2.c), ErrLayout, name)
+		require.NoError(t, unix.Unmount(p, 0))
+		d.revert("t2", s2)
 	}
 
 	one := newDevice(t)

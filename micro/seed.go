@@ -179,20 +179,45 @@ func (n *counter) add(bytes int64) {
 }
 
 func (n *counter) tree() error {
-	w := n.f.newWorker(n.ctx, nil)
-	n.names = map[string]int64{}
-	for i := range n.next.Entries {
-		if err := n.ctx.Err(); err != nil {
+	all := len(n.next.Entries)
+	lanes := lanesFor(all)
+	if len(n.begun) > 0 {
+		lanes = 1
+	}
+	parts := make([]counter, lanes)
+	err := inLanes(n.ctx, lanes, all, func(ctx context.Context, lane, from, to int) error {
+		sources, err := again(n.sources)
+		if err != nil {
 			return err
 		}
-		e := &n.next.Entries[i]
-		if e.Type == release.Carry {
-			continue
+		defer closeSources(sources)
+		parts[lane] = counter{f: n.f, ctx: ctx, next: n.next, sources: sources, begun: n.begun, block: n.block, copies: n.copies}
+		return parts[lane].some(from, to)
+	})
+	n.names = map[string]int64{}
+	for i := range parts {
+		n.bytes, n.inodes = n.bytes+parts[i].bytes, n.inodes+parts[i].inodes
+		for dir, bytes := range parts[i].names {
+			n.names[dir] += bytes
 		}
-		n.entry(w, e)
 	}
 	for _, bytes := range n.names {
 		n.bytes += (bytes + n.block - 1) / n.block * n.block
+	}
+	return err
+}
+
+// some counts the entries from one to before another.
+func (n *counter) some(from, to int) error {
+	w := n.f.newWorker(n.ctx, nil)
+	n.names = map[string]int64{}
+	for i := from; i < to; i++ {
+		if err := n.ctx.Err(); err != nil {
+			return err
+		}
+		if e := &n.next.Entries[i]; e.Type != release.Carry {
+			n.entry(w, e)
+		}
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func (f *base) readSeen(d release.Digest, ix *release.Index) []seenFile {
 	if ix == nil || d.IsZero() {
 		return nil
 	}
-	seen, err := readInodes(f.seenPath(d), ix)
+	seen, err := readInodes(f.seenPath(d), ix, true)
 	if err != nil {
 		return nil
 	}
@@ -47,11 +47,13 @@ func (f *base) readSeen(d release.Digest, ix *release.Index) []seenFile {
 }
 
 // readInodes reads what Stage wrote down of a tree with the index ix, by their
-// places there.
-func readInodes(path string, ix *release.Index) ([]seenFile, error) {
+// places there: of the files that it shares, and of its own if they are wanted.
+func readInodes(path string, ix *release.Index, own bool) ([]seenFile, error) {
 	seen := make([]seenFile, len(ix.Entries))
 	err := eachFile(path, ix, func(i int, s *shared) error {
-		seen[i] = seenFile{s.Ino, s.Mtime, s.Ctime}
+		if own || !s.Own {
+			seen[i] = seenFile{s.Ino, s.Mtime, s.Ctime}
+		}
 		return nil
 	})
 	return seen, err

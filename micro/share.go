@@ -4,6 +4,8 @@ package micro
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"hash"
 	"io"
 	"iter"
@@ -40,14 +42,27 @@ func sortByBlob(ix *release.Index) []int32 {
 	if ix == nil {
 		return nil
 	}
-	var files []int32
+	type file struct {
+		first uint64 // bytes of the digest, which nearly always decide
+		i     int32
+	}
+	files := make([]file, 0, len(ix.Entries))
 	for i := range ix.Entries {
-		if ix.Entries[i].Type == release.File {
-			files = append(files, int32(i))
+		if e := &ix.Entries[i]; e.Type == release.File {
+			files = append(files, file{binary.BigEndian.Uint64(e.Digest[:8]), int32(i)})
 		}
 	}
-	slices.SortStableFunc(files, func(a, b int32) int { return compareDigest(ix.Entries[a].Digest, ix.Entries[b].Digest) })
-	return files
+	slices.SortFunc(files, func(a, b file) int {
+		if a.first != b.first {
+			return cmp.Compare(a.first, b.first)
+		}
+		return cmp.Or(compareDigest(ix.Entries[a.i].Digest, ix.Entries[b.i].Digest), cmp.Compare(a.i, b.i))
+	})
+	sorted := make([]int32, len(files))
+	for n, f := range files {
+		sorted[n] = f.i
+	}
+	return sorted
 }
 
 func compareDigest(a, b release.Digest) int { return bytes.Compare(a[:], b[:]) }

@@ -102,9 +102,7 @@ func (f *treeFiles) buildTree(ctx context.Context, tx ota.TxID, of release.Diges
 	}
 	s := newSurvey(ctx, live, old, next)
 	if !there.there { // the builder looks at what it shares
-		s.leave = func(o, n *release.Entry) bool {
-			return o.Type == release.File && n.Type == release.File && o.Blob == n.Blob
-		}
+		s.leave = func(o *release.Entry, i int) bool { return o.Blob == next.Entries[i].Blob }
 	}
 	if err = s.run(); err == nil {
 		err = s.movable(os.Geteuid())

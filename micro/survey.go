@@ -48,10 +48,9 @@ type survey struct {
 	live      *at.Tree
 	old, next *release.Index // old is nil where it is not known
 	dev       uint64
-	// leave, if set, says of a file that both list whether it is looked at later.
-	leave func(o, n *release.Entry) bool
-	// saw, if set, is told what a path is that next lists, by its place there.
-	saw func(i int, info at.Info)
+	// leave, if set, says of a file that both list, whose place in next is i,
+	// whether it is looked at later.
+	leave func(o *release.Entry, i int) bool
 
 	moves     []move
 	copies    []string // by the old release's names, parents first
@@ -136,9 +135,12 @@ func rooted(tree *at.Tree, p string, info at.Info) error {
 }
 
 func (s *survey) entry(p string, typ fs.FileMode, newCarry, oldCarry bool) error {
-	o, n := find(s.old, p), find(s.next, p)
-	if s.leave != nil && typ.IsRegular() && o != nil && n != nil && s.leave(o, n) {
-		return nil
+	o, n := find(s.old, p), (*release.Entry)(nil)
+	if i, ok := s.next.Search(p); ok {
+		n = &s.next.Entries[i]
+		if s.leave != nil && o != nil && typ.IsRegular() && o.Type == release.File && n.Type == release.File && s.leave(o, i) {
+			return nil
+		}
 	}
 	info, err := s.live.Stat(p)
 	if isGone(err) {
@@ -150,10 +152,6 @@ func (s *survey) entry(p string, typ fs.FileMode, newCarry, oldCarry bool) error
 	info.MountRoot = info.MountRoot || !info.MountSaid && info.IsDir() && info.Dev != s.dev
 	if err := rooted(s.live, p, info); err != nil {
 		return err
-	}
-	if n != nil && s.saw != nil {
-		i, _ := s.next.Search(p)
-		s.saw(i, info)
 	}
 	newCarry = newCarry || n != nil && n.Type == release.Carry
 	oldCarry = oldCarry || o != nil && o.Type == release.Carry

@@ -256,8 +256,8 @@ func (ix *Index) Encode(w io.Writer) error {
 // Blobs returns the content of all files, each blob once, in the order of
 // their paths.
 func (ix *Index) Blobs() []Blob {
-	seen := make(map[Digest]bool)
-	var blobs []Blob
+	seen := make(map[Digest]bool, len(ix.Entries))
+	blobs := make([]Blob, 0, len(ix.Entries))
 	for i := range ix.Entries {
 		e := &ix.Entries[i]
 		if e.Type == File && !seen[e.Digest] {
