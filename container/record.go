@@ -152,7 +152,7 @@ func (r *record) decode(data []byte) error {
 		default:
 			return fmt.Errorf("state %.40q: %w", s.State, ota.ErrJournal)
 		}
-		if s.Reset != "" && s.Reset != resetBoxes && s.Reset != resetVolumes {
+		if s.Reset != "" && s.Reset != resetBoxes && s.Reset != resetVolumes && s.Reset != resetStart {
 			return fmt.Errorf("reset of %.40q: %w", s.Reset, ota.ErrJournal)
 		}
 	}

@@ -17,6 +17,7 @@ type resetting string
 const (
 	resetBoxes   resetting = "containers"
 	resetVolumes resetting = "volumes" // and the containers
+	resetStart   resetting = "start"   // nothing any more: what was made is to start
 )
 
 // Reset makes all containers of what is in effect anew, as the app document has
@@ -24,7 +25,8 @@ const (
 // the app begin empty too, but for external ones and for what somebody else made.
 // Images stay; Repair is for those, and best called before.
 //
-// It uses no network. Where it was cut short, Settle or another Reset goes on. It
+// It uses no network. Where it was cut short, or a service could not be started,
+// Settle goes on, and removes nothing that was made anew. It
 // is refused with [ota.ErrState] while nothing is in effect and during a trial. As
 // for every verb, the caller holds the lock of the state folder, by an open
 // Updater.
@@ -65,6 +67,36 @@ func (c *Compose) reset(ctx context.Context, rec *record, s *set) error {
 	if err != nil {
 		return err
 	}
+	if s.Reset != resetStart {
+		if err := c.remove(ctx, rec, s, app); err != nil {
+			return err
+		}
+		if err := c.remake(ctx, rec, s, app, nil); err != nil {
+			return err
+		}
+		// From here on there may be new data.
+		s.Reset = resetStart
+		if err := c.save(rec); err != nil {
+			return err
+		}
+	}
+	c.revived = false
+	problems := c.start(ctx, app, s, lenient)
+	if ctx.Err() != nil || errors.Is(problems, ErrEngine) {
+		return problems
+	}
+	c.began = time.Time{}
+	if err := c.restore(ctx, s); err != nil {
+		return errors.Join(problems, err)
+	}
+	if problems == nil {
+		s.Reset = ""
+	}
+	return errors.Join(problems, c.keep(ctx, rec))
+}
+
+// remove removes what a reset makes anew.
+func (c *Compose) remove(ctx context.Context, rec *record, s *set, app *compose.App) error {
 	for _, id := range s.Images {
 		if _, err := c.engine.Image(ctx, id); err != nil {
 			return fmt.Errorf("cannot make the containers of %s anew: %w", c.opts.Name, err)
@@ -83,22 +115,9 @@ func (c *Compose) reset(ctx context.Context, rec *record, s *set) error {
 		}
 	}
 	if s.Reset == resetVolumes {
-		if err := c.emptyVolumes(ctx, app); err != nil {
-			return err
-		}
+		return c.emptyVolumes(ctx, app)
 	}
-	if err := c.remake(ctx, rec, s, app, nil); err != nil {
-		return err
-	}
-	if err := c.start(ctx, app, s, strict); err != nil {
-		return err
-	}
-	c.began = time.Time{}
-	if err := c.restore(ctx, s); err != nil {
-		return err
-	}
-	s.Reset = ""
-	return c.keep(ctx, rec)
+	return nil
 }
 
 // emptyVolumes removes the volumes of an app that this component made.

@@ -67,6 +67,31 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestResetKeepsNewData empties the volumes once: what the app has written since is
+// there however often the power goes and Settle goes on.
+func TestResetKeepsNewData(t *testing.T) {
+	for at, reached := 1, true; reached; at++ {
+		r, ctx, wrote := newRig(t, false), t.Context(), false
+		r.install("one", newApp(t, 0))
+		r.changes = true
+		r.watch = func() {
+			if b, ok := r.named("shop-db.one"); ok && b.up() && !wrote {
+				r.volumes["shop_data"].Labels["held"], wrote = "data", true
+			}
+		}
+		r.arm(at, cutAfter)
+		_ = r.b.Reset(ctx, true)
+		reached = r.struck()
+		for range 2 {
+			r.arm(0, "")
+			r.boot()
+			r.reopen()
+			require.NoError(t, r.b.Settle(ctx))
+			require.Equal(t, wrote, r.volumes["shop_data"].Labels["held"] == "data", "cut at %d", at)
+		}
+	}
+}
+
 // TestResetRefused keeps its hands off a trial.
 func TestResetRefused(t *testing.T) {
 	r, ctx, old, next := newRig(t, false), t.Context(), newApp(t, 0), newApp(t, 1)

@@ -111,7 +111,7 @@ func (b box) reached(want compose.Condition) (bool, error) {
 		}
 		return true, nil
 	case want == compose.Completed:
-		return false, nil
+		return false, notStarted(b)
 	case !b.up():
 		return false, fmt.Errorf("%s %s", b.Labels[labelService], b.describe())
 	case want == compose.Healthy && b.Health == "unhealthy":
@@ -120,6 +120,15 @@ func (b box) reached(want compose.Condition) (bool, error) {
 		return false, nil
 	}
 	return b.State == running, nil
+}
+
+// notStarted is an error for a container that nobody has started: waiting does not
+// help.
+func notStarted(b box) error {
+	if b.State != created {
+		return nil
+	}
+	return fmt.Errorf("%s was not started", b.Labels[labelService])
 }
 
 // describe says how a container is, for people.
