@@ -174,6 +174,7 @@ func TestSet(t *testing.T) {
 		require.NoError(t, a.Set([]Rule{{Name: "other", Probe: "p"}, hot(5)}))
 		require.Error(t, a.Set([]Rule{{}}))
 		<-time.After(6 * time.Second)
+		synctest.Wait()
 		require.Equal(t, []string{"10 on"}, told)
 		require.Equal(t, []string{"hot"}, a.Firing())
 		require.NoError(t, a.Set([]Rule{hot(6)}))
@@ -198,6 +199,7 @@ func TestStormIsBounded(t *testing.T) {
 				<-time.After(time.Second)
 			}
 		}
+		synctest.Wait()
 		require.Len(t, told, 5, "%v", told)
 		require.LessOrEqual(t, len(a.rules[1].window.buckets), 33)
 	})

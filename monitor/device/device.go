@@ -49,7 +49,8 @@ import (
 // Options configure a [Device]. The zero value measures, and tells nobody.
 type Options struct {
 	// Look is told of every look; [alert.Alerts.Sample] fits. Emit is told
-	// less often; [monitor.Stream.Sample] fits. Both have to return soon.
+	// less often; [monitor.Stream.Sample] fits. Both have to return soon, and are
+	// called from two goroutines.
 	Look, Emit func(name string, values map[string]float64)
 	// Interval is the time from one look at the device to the next; 0 means
 	// 10 s. AppInterval is that for units and containers, whose supervisors

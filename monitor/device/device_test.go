@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -207,7 +208,10 @@ func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := kernel(t, machine)
 		looks, emitted := map[string]int{}, map[string][]map[string]float64{}
+		var mu sync.Mutex // the device and its apps are measured side by side
 		o.Look = func(name string, v map[string]float64) {
+			mu.Lock()
+			defer mu.Unlock()
 			if looks[name]++; name == "device" && looks[name] == 5 { // for the next look
 				require.NoError(t, os.WriteFile(filepath.Join(o.Proc, "loadavg"), []byte("7 0 0 1/1 1\n"), 0o644))
 				require.NoError(t, os.WriteFile(filepath.Join(o.Proc, "meminfo"), []byte("MemTotal: 9 kB\nMemAvailable: 1 kB\n"), 0o644))
@@ -217,7 +221,11 @@ func TestRun(t *testing.T) {
 				}
 			}
 		}
-		o.Emit = func(name string, v map[string]float64) { emitted[name] = append(emitted[name], maps.Clone(v)) }
+		o.Emit = func(name string, v map[string]float64) {
+			mu.Lock()
+			defer mu.Unlock()
+			emitted[name] = append(emitted[name], maps.Clone(v))
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		asked := 0
 		o.Containers = func(ctx context.Context) ([]Container, error) {
