@@ -108,7 +108,7 @@ func (f *treeFiles) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p
 	if p.Old != nil {
 		old = f.oldIndex(ctx, *p.Old, nil)
 	}
-	all, err := readInodes(f.txPath(tx, "shared"), next, false)
+	all, err := readInodes(f.txPath(tx, "shared"), next, func(s *shared) bool { return !s.Own })
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,10 @@ func (f *treeFiles) planMoves(ctx context.Context, tx ota.TxID, live *at.Tree, p
 	if err := s.run(); err != nil {
 		return nil, err
 	}
-	return s.moves, f.checkShared(ctx, tx, live, next, all)
+	if err := f.checkShared(ctx, tx, live, next, all); err != nil {
+		return nil, err
+	}
+	return s.moves, f.tick(ctx, tx)
 }
 
 // checkShared looks at the files that the new tree shares, and finds out whether

@@ -4,9 +4,11 @@ package micro
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/pawl-ota/pawl/micro/internal/at"
 	"github.com/pawl-ota/pawl/ota"
@@ -24,13 +26,52 @@ func (f *base) seenPath(d release.Digest) string { return f.indexPath(d) + seenS
 // seenFile is what an inode was then. Whatever is done to it gives it another
 // time of change, and what a write gives it a program would have to set back: so
 // a file that is what it was needs not be read again. What leaves no trace, like
-// a bad block, is for Verify to find.
+// a bad block, is for Verify to find. The file of it becomes durable with the tree,
+// before anything goes by the tree.
+//
+// The kernel's clock for these times stands still for a tick. What is written to
+// within the tick of the look shows by its other time, if that was long past; and
+// a file of the tree's own cannot be written to by others until [treeFiles.tick].
+// A time of change that lies in the future was given by another clock.
 //
 // The kernel changes that time too when the file gets or loses a name. Such a
-// file is read again.
+// file is read again: after the tree before the last one was dropped, all that it
+// shared is.
 type seenFile struct {
 	ino          uint64
 	mtime, ctime int64
+}
+
+const (
+	// longPast tells a time from that of a look for certain, on every file system
+	// that can exchange names.
+	longPast = 2 * time.Second
+	// oneTick is longer than that clock stands still.
+	oneTick = 20 * time.Millisecond
+)
+
+// tick returns when the clock of the file system has gone on since Stage looked at
+// the files of tx.
+func (f *treeFiles) tick(ctx context.Context, tx ota.TxID) error {
+	log, err := os.Stat(f.txPath(tx, "shared"))
+	if err != nil {
+		return err
+	}
+	left := oneTick - time.Since(log.ModTime())
+	if left <= 0 {
+		return nil
+	}
+	select {
+	case <-time.After(min(left, oneTick)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// trusted reports whether a file that still is what s says was not written to since.
+func (s *shared) trusted(now time.Time) bool {
+	return s.Ctime <= now.UnixNano() && (s.Own || s.Ctime-s.Mtime > int64(longPast))
 }
 
 // readSeen returns what is known of the files of a tree by their places in its
@@ -39,7 +80,8 @@ func (f *base) readSeen(d release.Digest, ix *release.Index) []seenFile {
 	if ix == nil || d.IsZero() {
 		return nil
 	}
-	seen, err := readInodes(f.seenPath(d), ix, true)
+	now := time.Now()
+	seen, err := readInodes(f.seenPath(d), ix, func(s *shared) bool { return s.trusted(now) })
 	if err != nil {
 		return nil
 	}
@@ -47,11 +89,11 @@ func (f *base) readSeen(d release.Digest, ix *release.Index) []seenFile {
 }
 
 // readInodes reads what Stage wrote down of a tree with the index ix, by their
-// places there: of the files that it shares, and of its own if they are wanted.
-func readInodes(path string, ix *release.Index, own bool) ([]seenFile, error) {
+// places there, of those that are wanted.
+func readInodes(path string, ix *release.Index, wanted func(*shared) bool) ([]seenFile, error) {
 	seen := make([]seenFile, len(ix.Entries))
 	err := eachFile(path, ix, func(i int, s *shared) error {
-		if own || !s.Own {
+		if wanted(s) {
 			seen[i] = seenFile{s.Ino, s.Mtime, s.Ctime}
 		}
 		return nil

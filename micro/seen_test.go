@@ -155,3 +155,61 @@ func TestSeenFileOfAnotherMode(t *testing.T) {
 	d.revert("t2", s2)
 	same(t, want, snapshot(t, d.root), "and back")
 }
+
+// TestWhatIsNotTrusted has records of looks after which a write need not show.
+func TestWhatIsNotTrusted(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) int64 { return now.Add(d).UnixNano() }
+	for name, c := range map[string]struct {
+		s    shared
+		want bool
+	}{
+		"its own":                   {shared{Own: true, Mtime: at(-time.Hour), Ctime: at(-time.Hour)}, true},
+		"shared, written long ago":  {shared{Mtime: at(-time.Hour), Ctime: at(-time.Minute)}, true},
+		"shared, just written":      {shared{Mtime: at(-time.Minute), Ctime: at(-time.Minute)}, false},
+		"shared, written later":     {shared{Mtime: at(-time.Second), Ctime: at(-time.Minute)}, false},
+		"its own, of another clock": {shared{Own: true, Mtime: at(-time.Hour), Ctime: at(time.Second)}, false},
+		"shared, of another clock":  {shared{Mtime: at(-time.Hour), Ctime: at(time.Minute)}, false},
+	} {
+		require.Equal(t, c.want, c.s.trusted(now), name)
+	}
+}
+
+// TestSwitchWaitsForTheClock has a tree be switched to at once: a write after that
+// cannot have the time of a look.
+func TestSwitchWaitsForTheClock(t *testing.T) {
+	_, s2 := small(t)
+	d := newDevice(t)
+	require.NoError(t, d.stage("t1", s2))
+	log := d.f.txPath("t1", "shared")
+	now := time.Now()
+	require.NoError(t, os.Chtimes(log, now, now))
+	require.NoError(t, d.f.Activate(t.Context(), "t1", s2.c))
+	require.GreaterOrEqual(t, time.Since(now), oneTick)
+	info, err := at.Lstat(filepath.Join(d.root, "bin/same"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(d.root, "bin/same"), []byte("evil"), 0o644))
+	after, err := at.Lstat(filepath.Join(d.root, "bin/same"))
+	require.NoError(t, err)
+	require.NotEqual(t, info.Mtime, after.Mtime)
+}
+
+// TestWrittenRightAfterTheLook has the kernel's clock stand still from the look at
+// a shared file on, through a write to it of the same length.
+func TestWrittenRightAfterTheLook(t *testing.T) {
+	s1, s2 := small(t)
+	s3 := newShop(t, files(t, t.TempDir(), map[string]string{"bin/a": "3", "bin/same": "same"}))
+	d := newDevice(t)
+	d.install("t1", s1)
+	p := filepath.Join(d.root, "bin/same")
+	then := time.Now()
+	require.NoError(t, os.Chtimes(p, then, then))
+	d.install("t2", s2)
+	sameInode(t, p, func(*seam.Ident) {})
+	write(t, p, "evil")
+	require.NoError(t, os.Chtimes(p, then, then))
+	require.NoError(t, d.stage("t3", s3))
+	data, err := os.ReadFile(filepath.Join(d.f.treePath("t3"), "bin/same"))
+	require.NoError(t, err)
+	require.Equal(t, "same", string(data))
+}
