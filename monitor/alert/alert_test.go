@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,11 +113,19 @@ func TestEvents(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []string{"unit/app.service", "container/web"}, a.Logs())
 		ctx, cancel := context.WithCancel(t.Context())
-		said := map[string]string{}
+		var mu sync.Mutex
+		all := map[string]string{}
+		said := func(name string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			return all[name]
+		}
 		stream.Tell(ctx, a.Event)
 		stream.Tell(ctx, func(e monitor.Event) {
 			if e.Kind == monitor.Alert {
-				said[e.Name] = e.Reason
+				mu.Lock()
+				defer mu.Unlock()
+				all[e.Name] = e.Reason
 				require.Equal(t, "pump-7", e.Device)
 			}
 		})
@@ -133,28 +142,27 @@ func TestEvents(t *testing.T) {
 			a.Line("container/web", fmt.Sprintf("retry %d", n))
 		}
 		synctest.Wait()
-		require.Len(t, said, 4)
-		require.Contains(t, said["oom"], "unit/app.service: worker: OUT OF MEMORY xx")
-		require.LessOrEqual(t, len(said["oom"]), 512)
-		require.Equal(t, "device battery is 9, lower limit 10", said["flat"])
-		require.Equal(t, "unit/app.service restarts rose by 3 within 10m0s, limit 3", said["restarts"])
-		require.Equal(t, "container/web has 5 such lines within 1m0s: retry 4", said["retries"])
+		require.Contains(t, said("oom"), "unit/app.service: worker: OUT OF MEMORY xx")
+		require.LessOrEqual(t, len(said("oom")), 512)
+		require.Equal(t, "device battery is 9, lower limit 10", said("flat"))
+		require.Equal(t, "unit/app.service restarts rose by 3 within 10m0s, limit 3", said("restarts"))
+		require.Equal(t, "container/web has 5 such lines within 1m0s: retry 4", said("retries"))
 		require.ElementsMatch(t, []string{"flat", "restarts", "oom", "retries"}, a.Firing())
 		<-time.After(time.Minute)
 		synctest.Wait()
-		require.Equal(t, "cool it: device temperature.max is 90.5, limit 85, for 1m0s", said["hot"])
-		require.Equal(t, "port: refused, for 1m0s", strings.Replace(said["port"], "30s", "1m0s", 1))
-		require.Contains(t, said["oom"], "over: ", "one line counts for a minute")
+		require.Equal(t, "cool it: device temperature.max is 90.5, limit 85, for 1m0s", said("hot"))
+		require.Equal(t, "port: refused, for 1m0s", strings.Replace(said("port"), "30s", "1m0s", 1))
+		require.Contains(t, said("oom"), "over: ", "one line counts for a minute")
 		<-time.After(4 * time.Minute)
 		synctest.Wait()
-		require.Equal(t, "app pumped was not measured for 5m0s", said["silent"])
+		require.Equal(t, "app pumped was not measured for 5m0s", said("silent"))
 		stream.Probe(monitor.Answer{Probe: "port", State: monitor.Unknown})
 		stream.Probe(monitor.Answer{Probe: "other", State: monitor.Well})
 		synctest.Wait()
 		require.Contains(t, a.Firing(), "port")
 		stream.Probe(monitor.Answer{Probe: "port", State: monitor.Well})
 		synctest.Wait()
-		require.Equal(t, "over: port: well", said["port"])
+		require.Equal(t, "over: port: well", said("port"))
 		cancel()
 		synctest.Wait()
 	})

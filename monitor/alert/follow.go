@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -106,16 +107,28 @@ func Command(args ...string) Lines {
 		kill := time.AfterFunc(time.Second, func() { _ = cmd.Cancel() }) // it may have closed its output, and live on
 		defer kill.Stop()
 		if waited := cmd.Wait(); waited != nil {
-			err = fmt.Errorf("%s: %w: %.200q", args[0], waited, said.data)
+			err = fmt.Errorf("%s: %w: %.200q", args[0], waited, said.text())
 		}
 		return err
 	}
 }
 
-// head keeps the first bytes that are written to it.
-type head struct{ data []byte }
+// head keeps the first bytes that are written to it, by a goroutine that may
+// outlive the command.
+type head struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+func (h *head) text() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return string(h.data)
+}
 
 func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.data = append(h.data, p[:min(len(p), 200-len(h.data))]...)
 	return len(p), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,7 +201,7 @@ func TestLateCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newOwner(t, ota.Live)
 		require.NoError(t, os.Remove(w.late.File))
-		asked := 0
+		var asked atomic.Int32
 		watch := func(within time.Duration) error {
 			u, err := ota.Open(t.Context(), w.d.Options())
 			require.NoError(t, err)
@@ -210,7 +211,7 @@ func TestLateCounts(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
 			l := w.late
-			l.Health = func(context.Context) error { asked++; return nil }
+			l.Health = func(context.Context) error { asked.Add(1); return nil }
 			_, err = l.Watch(ctx, u)
 			return err
 		}
@@ -219,13 +220,13 @@ func TestLateCounts(t *testing.T) {
 			<-time.After(time.Hour) // switched off
 		}
 		require.NoError(t, watch(time.Hour))
-		require.InDelta(t, 120, asked, 24, "an hour at two a minute, and what was not noted")
-		asked = 0
+		require.InDelta(t, 120, asked.Load(), 24, "an hour at two a minute, and what was not noted")
+		asked.Store(0)
 		require.NoError(t, watch(time.Hour))
-		require.Zero(t, asked)
+		require.Zero(t, asked.Load())
 		require.NoError(t, os.WriteFile(w.late.File, []byte("{"), 0o600))
 		require.NoError(t, watch(2*time.Hour))
-		require.Equal(t, 120, asked)
+		require.EqualValues(t, 120, asked.Load())
 	})
 	_, err := Late{}.Watch(t.Context(), nil)
 	require.ErrorContains(t, err, "File")
