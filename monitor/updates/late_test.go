@@ -180,11 +180,9 @@ func (w *owner) hang() {
 	_, err = u.Resume(w.t.Context())
 	require.NoError(w.t, err)
 	l, never := w.late, make(chan bool)
-	asked := 0
-	l.Health = func(ctx context.Context) error {
-		if asked++; asked > 1 {
-			panic("asked again")
-		}
+	var asked atomic.Int32
+	l.Health = func(context.Context) error {
+		asked.Add(1)
 		<-never
 		return nil
 	}
@@ -192,7 +190,33 @@ func (w *owner) hang() {
 	require.NoError(w.t, err)
 	require.Equal(w.t, ota.Committed, res.State)
 	require.NoError(w.t, u.Close())
+	require.EqualValues(w.t, 1, asked.Load(), "not again before it was answered")
 	close(never)
+}
+
+// TestLateFlaps: only answers in a row lead back.
+func TestLateFlaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newOwner(t, ota.Live)
+		require.NoError(t, os.Remove(w.late.File))
+		u, err := ota.Open(t.Context(), w.d.Options())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, u.Close()) }()
+		_, err = u.Resume(t.Context())
+		require.NoError(t, err)
+		l := w.late
+		var asked atomic.Int32
+		l.Health = func(context.Context) error {
+			if asked.Add(1)%3 != 0 {
+				return errors.New("it is cold")
+			}
+			return nil
+		}
+		res, err := l.Watch(t.Context(), u)
+		require.NoError(t, err)
+		require.Empty(t, res.State)
+		require.EqualValues(t, 120, asked.Load())
+	})
 }
 
 // TestLateCounts: the time is running time over starts, and a damaged file begins
