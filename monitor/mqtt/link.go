@@ -41,6 +41,23 @@ func (s *Sender) connected(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
+var errLost = errors.New("the connection to the broker ended")
+
+// while returns a context that ends with the link, for errLost, at the latest when
+// done is called: the client may wait for an answer until its time is over although
+// the connection ended.
+func (l *link) while(ctx context.Context) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-l.Done():
+			cancel(errLost)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
 // release closes what was opened for one batch.
 func (s *Sender) release(l *link) {
 	s.mu.Lock()

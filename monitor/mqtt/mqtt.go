@@ -167,9 +167,14 @@ func (s *Sender) publish(ctx context.Context, l *link, item outbox.Item) error {
 		return &outbox.Refused{Err: fmt.Errorf("%d bytes are more than the %d that the broker takes", size, l.most)}
 	}
 	s.bytes.Add(int64(len(p.Payload)))
+	ctx, done := l.while(ctx)
+	defer done()
 	answer, err := l.Publish(ctx, p)
 	if err == nil {
 		return nil
+	}
+	if errors.Is(context.Cause(ctx), errLost) {
+		return errLost
 	}
 	if answer != nil {
 		return judge(answer.ReasonCode, err)
