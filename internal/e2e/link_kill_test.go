@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oneRead is the most that the agent can have read and not kept yet: what is on
-// the way at once, and the buffer of net/http.
-const oneRead = 3*step + 4096
+// oneRead is the most that the agent can have read and not kept yet: a record of
+// its spool, and the buffer of net/http.
+const oneRead = 64<<10 + 4096
 
 // TestKillInTheDownload kills the agent again and again in the middle of
 // downloads, after random numbers of bytes. Each time it is stopped first, so that
