@@ -99,7 +99,7 @@ func TestMutants(t *testing.T) {
 	switch {
 	case os.Getenv(mutantsEnv) == "all":
 	case os.Getenv("CI") == "true":
-		chosen = mutants[:3]
+		chosen = mutants[:2]
 	default:
 		testneeds.Missing(t, mutantsEnv+"=all: it takes minutes")
 	}
@@ -107,7 +107,7 @@ func TestMutants(t *testing.T) {
 	killed := 0
 	for _, m := range chosen {
 		t.Run(m.name, func(t *testing.T) {
-			out, err := exec.Command(tool, "test", "-overlay", m.overlay(t), "-count=1", "-short", "-failfast",
+			out, err := exec.Command(tool, "test", "-overlay", m.overlay(t), "-vet=off", "-count=1", "-short", "-failfast",
 				"-timeout=10m", "-run=TestModel", ".").CombinedOutput()
 			require.Error(t, err, "the model did not notice")
 			require.Contains(t, string(out), "--- FAIL: TestModel", "another reason than the model's")
