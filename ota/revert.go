@@ -116,7 +116,7 @@ func (u *Updater) revertPart(ctx context.Context, t *txState, p txPart) error {
 	if err != nil {
 		return fmt.Errorf("cannot revert %s: %w", p.Name, err)
 	}
-	t.Down += downtime(b)
+	u.addDowntime(t, b)
 	u.kick()
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/release"
@@ -122,14 +121,14 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 	if err != nil {
 		return err
 	}
-	if err := u.makeReady(context.WithoutCancel(ctx), t, p.Name); err != nil {
+	if err := u.runScripts(context.WithoutCancel(ctx), t, release.BeforeActivate, p.Name); err != nil {
 		return err
 	}
 	u.report(Progress{Step: "activate", Component: p.Name})
 	err = u.run(context.WithoutCancel(ctx), u.opts.StepLimit, func(ctx context.Context) error {
 		return b.Activate(ctx, t.ID, c)
 	})
-	t.Down += downtime(b)
+	u.addDowntime(t, b)
 	if err != nil {
 		return err
 	}
@@ -147,19 +146,6 @@ func (u *Updater) activatePart(ctx context.Context, t *txState, r *release.Relea
 	return u.runScripts(context.WithoutCancel(ctx), t, release.AfterActivate, p.Name)
 }
 
-// makeReady runs the scripts that come before a component is activated. That
-// they ended is recorded before anything is: none may run again after it.
-func (u *Updater) makeReady(ctx context.Context, t *txState, component string) error {
-	left := func(s release.Script) bool { return !t.succeeded(s, component) }
-	if !slices.ContainsFunc(u.scripts(release.BeforeActivate, component), left) {
-		return nil
-	}
-	if err := u.runScripts(ctx, t, release.BeforeActivate, component); err != nil {
-		return err
-	}
-	return u.save()
-}
-
 // component returns the backend and the description of one component of r.
 func (u *Updater) component(r *release.Release, name string) (Backend, release.Component, error) {
 	c, ok := r.Component(name)
@@ -170,12 +156,12 @@ func (u *Updater) component(r *release.Release, name string) (Backend, release.C
 	return b, c, err
 }
 
-// downtime is what the last switch of a component cost.
-func downtime(b Backend) time.Duration {
-	if o, ok := b.(Outage); ok {
-		return o.Downtime()
+// addDowntime adds what the last switch of a component cost. One that did not
+// return in time may still be at work, and is not asked.
+func (u *Updater) addDowntime(t *txState, b Backend) {
+	if o, ok := b.(Outage); ok && u.poison == nil {
+		t.Down += o.Downtime()
 	}
-	return 0
 }
 
 func describe(a Active) string {
