@@ -62,7 +62,7 @@ func (f *base) listDir(names ...string) ([]string, error) {
 
 // readState returns the state; a lost, damaged or unknown one is empty: the
 // slow way does without.
-func (f *treeFiles) readState() state {
+func (f *base) readState() state {
 	var s state
 	if err := readRecord(f.path("state"), formatState, &s); err != nil {
 		return state{}
@@ -94,7 +94,7 @@ func (f *treeFiles) plans() (map[ota.TxID]*plan, error) {
 
 // identify returns what the folder is known to hold: by the plans of open
 // transactions, which are younger, and by the state.
-func (f *treeFiles) identify(p place, plans map[ota.TxID]*plan) (known, bool) {
+func (f *base) identify(p place, plans map[ota.TxID]*plan) (known, bool) {
 	if !p.there {
 		return known{}, false
 	}

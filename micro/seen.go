@@ -26,8 +26,8 @@ func (f *base) seenPath(d release.Digest) string { return f.indexPath(d) + seenS
 // seenFile is what an inode was then. Whatever is done to it gives it another
 // time of change, and what a write gives it a program would have to set back: so
 // a file that is what it was needs not be read again. What leaves no trace, like
-// a bad block, is for Verify to find. The file of it becomes durable with the tree,
-// before anything goes by the tree.
+// a bad block, is for Verify to find. The file of it has a checksum, and no need to
+// be durable.
 //
 // The kernel's clock for these times stands still for a tick. What is written to
 // within the tick of the look shows by its other time, if that was long past; and
@@ -35,8 +35,7 @@ func (f *base) seenPath(d release.Digest) string { return f.indexPath(d) + seenS
 // A time of change that lies in the future was given by another clock.
 //
 // The kernel changes that time too when the file gets or loses a name. Such a
-// file is read again: after the tree before the last one was dropped, all that it
-// shared is.
+// file is read again, but for what [dropping] saw go. So all is after a revert.
 type seenFile struct {
 	ino          uint64
 	mtime, ctime int64

@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
 	"os"
 	"sync"
@@ -41,10 +43,11 @@ func (s *shared) is(info at.Info) bool {
 // a byte that says where Old is, then numbers as varints, each less that of the
 // record before: the place of New in the index, inode, size, and the two times;
 // then, for an Old of another name than New, its length and itself. The byte 0
-// is the end.
+// is the end; behind it is the CRC-32C of all of this, in 32 bits, little endian.
 type sharedLog struct {
 	mu   sync.Mutex
 	file *os.File
+	sum  hash.Hash32
 	buf  *bufio.Writer
 	last sharedNumbers
 }
@@ -67,8 +70,11 @@ func createSharedLog(path string) (*sharedLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sharedLog{file: file, buf: bufio.NewWriterSize(file, sharedBuffer)}, nil
+	sum := newSharedSum()
+	return &sharedLog{file: file, sum: sum, buf: bufio.NewWriterSize(io.MultiWriter(file, sum), sharedBuffer)}, nil
 }
+
+func newSharedSum() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
 
 // add writes down s, whose New is the entry i of the index.
 func (l *sharedLog) add(i int, s shared) error {
@@ -97,7 +103,11 @@ func (l *sharedLog) add(i int, s shared) error {
 }
 
 func (l *sharedLog) close() error {
-	return cmp.Or(l.buf.WriteByte(sharedEnd), l.buf.Flush(), l.file.Close())
+	err := cmp.Or(l.buf.WriteByte(sharedEnd), l.buf.Flush())
+	if err == nil {
+		_, err = l.file.Write(binary.LittleEndian.AppendUint32(nil, l.sum.Sum32()))
+	}
+	return errors.Join(err, l.file.Close())
 }
 
 // eachShared calls use for every file that a tree with the index ix shares, as
@@ -112,13 +122,15 @@ func eachShared(path string, ix *release.Index, use func(*shared) error) error {
 }
 
 // eachFile calls use for every file that Stage wrote down of a tree with the
-// index ix, and says which entry it is.
+// index ix, and says which entry it is. Only when it returns no error is it
+// certain that these were right.
 func eachFile(path string, ix *release.Index, use func(int, *shared) error) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	in := sharedReader{r: bufio.NewReader(file), ix: ix}
+	sum := newSharedSum()
+	in := sharedReader{r: bufio.NewReader(io.TeeReader(file, sum)), sum: sum, ix: ix}
 	for err == nil {
 		var s *shared
 		if s, err = in.next(); err != nil {
@@ -135,6 +147,7 @@ func eachFile(path string, ix *release.Index, use func(int, *shared) error) erro
 // sharedReader reads what a sharedLog wrote.
 type sharedReader struct {
 	r    *bufio.Reader
+	sum  hash.Hash32 // of all that r has read from the file
 	ix   *release.Index
 	last sharedNumbers
 }
@@ -142,6 +155,9 @@ type sharedReader struct {
 // next returns nil at the end.
 func (in *sharedReader) next() (*shared, error) {
 	old, err := in.r.ReadByte()
+	if err == nil && old == sharedEnd {
+		err = in.end()
+	}
 	if err != nil || old == sharedEnd {
 		return nil, err
 	}
@@ -165,6 +181,18 @@ func (in *sharedReader) next() (*shared, error) {
 		s.Old, err = in.name()
 	}
 	return s, err
+}
+
+// end checks what is behind the last record. The CRC of anything with its own CRC
+// behind it is that of an empty one with its own.
+func (in *sharedReader) end() error {
+	n, err := io.Copy(io.Discard, in.r)
+	empty := newSharedSum()
+	_, _ = empty.Write(make([]byte, empty.Size()))
+	if err == nil && (n != int64(empty.Size()) || in.sum.Sum32() != empty.Sum32()) {
+		err = errors.New("its checksum is wrong")
+	}
+	return err
 }
 
 func (in *sharedReader) name() (string, error) {

@@ -3,6 +3,7 @@
 package micro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -183,7 +184,9 @@ func (f *base) wipe(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(tree.RemoveAll(name), tree.Close()); err != nil {
+	d := f.dropping(name)
+	err = errors.Join(tree.RemoveEach(name, d.gone), tree.Close())
+	if err = cmp.Or(err, d.end()); err != nil {
 		return err
 	}
 	return durable.SyncDir(f.path(dir))

@@ -38,10 +38,11 @@ func (r *Order) check(h *History) error {
 
 // passing reports a call about something that need not survive: what says who
 // holds a lock and which boot this is, what go-tuf works in, what is being removed
-// for good, and bytes kept from the network, which are checked when they are used
-// and dropped by every Resume.
+// for good, bytes kept from the network, which are checked when they are used and
+// dropped by every Resume, and what is known of the looks of files, which has a
+// checksum.
 func passing(o *Op) bool {
-	return path.Base(o.Path) == "lock" || path.Base(o.Path) == ".pawl-reserve" || strings.HasPrefix(o.Path, "state/updates/spool/") || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
+	return strings.HasSuffix(o.Path, ".seen") || path.Base(o.Path) == "lock" || path.Base(o.Path) == ".pawl-reserve" || strings.HasPrefix(o.Path, "state/updates/spool/") || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
 }
 
 // dropped reports that the last of what was to be removed for good is.

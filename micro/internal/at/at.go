@@ -267,19 +267,28 @@ func (t *Tree) do(op, rel string, call func(fd int, base string) error) error {
 // not write to as well. That it is not there is no error. It goes at most as
 // deep as a path can be long.
 func (t *Tree) RemoveAll(rel string) error {
+	return t.RemoveEach(rel, func(string, Info) {})
+}
+
+// RemoveEach is RemoveAll that calls gone for each path but a folder's right after
+// that was removed, with what it was right before.
+func (t *Tree) RemoveEach(rel string, gone func(rel string, was Info)) error {
 	defer t.Forget()
-	return t.removeAll(rel, 0)
+	return t.removeAll(rel, 0, gone)
 }
 
 const maxDepth = 2048
 
-func (t *Tree) removeAll(rel string, depth int) error {
+func (t *Tree) removeAll(rel string, depth int, gone func(string, Info)) error {
 	info, err := t.Stat(rel)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil || !info.IsDir() {
-		return errors.Join(err, t.Unlink(rel))
+		if err = errors.Join(err, t.Unlink(rel)); err == nil {
+			gone(rel, info)
+		}
+		return err
 	}
 	if info.MountRoot && depth > 0 {
 		return fmt.Errorf("cannot remove %s: it is a mount point", t.Name(rel))
@@ -297,7 +306,7 @@ func (t *Tree) removeAll(rel string, depth int) error {
 		return err
 	}
 	for _, name := range names {
-		if err := t.removeAll(path.Join(rel, name), depth+1); err != nil {
+		if err := t.removeAll(path.Join(rel, name), depth+1, gone); err != nil {
 			return err
 		}
 	}
