@@ -12,7 +12,7 @@ import (
 )
 
 // mountTmpfs puts a small file system on dir for the time of the test.
-func mountTmpfs(t *testing.T, dir, options string) {
+func mountTmpfs(t testing.TB, dir, options string) {
 	t.Helper()
 	testneeds.Root(t)
 	require.NoError(t, os.MkdirAll(dir, 0o755))
