@@ -203,7 +203,7 @@ func (f *inPlaceFiles) finishStage(tx ota.TxID, cs *changes, stores []*store) er
 	for _, s := range stores {
 		if err := s.sync(); errors.Is(err, durable.ErrSync) {
 			// What is on the disk is unknown now: the next Stage builds anew.
-			return errors.Join(explain(err), f.dropAll(tx))
+			return errors.Join(explain(err), f.forgetIndex(cs.New.Digest), f.dropAll(tx))
 		} else if err != nil {
 			return err
 		}

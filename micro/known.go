@@ -295,6 +295,17 @@ func (f *base) keepIndex(ctx context.Context, c release.Component, content ota.C
 	return f.storedIndex(c.Digest(), c.Index)
 }
 
+// forgetIndex drops the index of d with what is known of its files, to be stored
+// anew: what of it is on the disk is unknown after a failed sync.
+func (f *base) forgetIndex(d release.Digest) error {
+	for _, p := range []string{f.seenPath(d), f.indexPath(d)} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // storeFile writes a file of the spool as a whole, and leaves it to a later sync.
 func (f *base) storeFile(path string, r io.Reader) error {
 	if err := f.step("store", path); err != nil {

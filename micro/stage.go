@@ -143,7 +143,7 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 	if err := durable.SyncTree(b.tree.Name(".")); err != nil {
 		// What is on the disk is unknown now, and reading it again would only
 		// show what is in memory: the next Stage builds anew.
-		return at.ID{}, errors.Join(explain(err), b.f.trash(b.f.txPath(tx, "tree"), string(tx)))
+		return at.ID{}, errors.Join(explain(err), b.f.forgetIndex(b.of), b.f.trash(b.f.txPath(tx, "tree"), string(tx)))
 	}
 	info, err := b.tree.Stat(".")
 	return info.ID, err

@@ -40,13 +40,14 @@ func TestStageAnewAfterFailedSync(t *testing.T) {
 	})
 	require.ErrorIs(t, d.stage("t1", s), syscall.EIO)
 	require.NoDirExists(t, d.f.treePath("t1"))
+	require.Empty(t, listed(t, d.f.path(dirIndex)))
 	s.fetched = 0
 	d.restart()
 	require.NoError(t, d.stage("t1", s))
 	again, err := at.Lstat(filepath.Join(d.f.treePath("t1"), "a"))
 	require.NoError(t, err)
 	require.False(t, failed.Like(again.ID))
-	require.Equal(t, int64(10), s.fetched)
+	require.Equal(t, s.c.Index.Size+10, s.fetched)
 	require.NoError(t, d.f.Activate(t.Context(), "t1", s.c))
 	d.isWhole(s)
 }
@@ -224,5 +225,6 @@ func TestInPlaceStagedWhenDurable(t *testing.T) {
 		for _, store := range stores {
 			require.NoDirExists(t, store)
 		}
+		require.Empty(t, listed(t, d.f.path(dirIndex)))
 	}
 }

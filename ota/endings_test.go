@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/otatest"
 	"github.com/pawl-ota/pawl/ota/release"
 )
@@ -48,6 +51,15 @@ type tampered struct {
 	otatest.Backend
 	active func() (ota.Active, error, bool)
 	prune  func() error
+	staged func() error
+}
+
+func (b tampered) Stage(ctx context.Context, tx ota.TxID, c release.Component, content ota.Content) (ota.Effect, error) {
+	e, err := b.Backend.Stage(ctx, tx, c, content)
+	if err == nil && b.staged != nil {
+		err = b.staged()
+	}
+	return e, err
 }
 
 func (b tampered) Active(ctx context.Context, name string) (ota.Active, error) {
@@ -71,6 +83,46 @@ func (b tampered) Prune(ctx context.Context, name string, keep []release.Digest,
 func tamper(o *ota.Options, name string, b tampered) {
 	b.Backend = o.Backends[name].(otatest.Backend)
 	o.Backends[name] = b
+}
+
+// A backend whose sync fails may have lost what the engine placed on the same file
+// system: that is placed anew.
+func TestFailedSyncOfBackend(t *testing.T) {
+	d, list := device(t, 1, "app")
+	d.Offer(list[1])
+	d.Log = true
+	o := d.Options()
+	failing := true
+	tamper(&o, "app", tampered{staged: func() error {
+		if failing {
+			return fmt.Errorf("%w: %w", durable.ErrSync, syscall.EIO)
+		}
+		return nil
+	}})
+	u, err := ota.Open(t.Context(), o)
+	require.NoError(t, err)
+	defer u.Close()
+	_, err = u.Resume(t.Context())
+	require.NoError(t, err)
+	tx, err := u.Begin(t.Context(), list[1])
+	require.NoError(t, err)
+	require.ErrorIs(t, tx.Stage(t.Context()), durable.ErrSync)
+	failing = false
+	before := d.Trace()
+	require.NoError(t, tx.Stage(t.Context()))
+	again := placed(d.Trace()[len(before):])
+	require.NotEmpty(t, again)
+	require.Equal(t, placed(before), again)
+}
+
+// placed returns the files that a trace has placed.
+func placed(trace []string) (names []string) {
+	for _, line := range trace {
+		if _, name, ok := strings.Cut(line, ": place "); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // A cleanup that fails never keeps the next release out.

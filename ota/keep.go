@@ -63,20 +63,26 @@ func (u *Updater) place(f seam.File, b release.Blob) error {
 	return f.Place()
 }
 
-// syncPlaced makes durable what was placed. When that fails nobody knows what
-// of it the disk holds, although it reads well: it is dropped, to be written
-// anew.
+// syncPlaced makes durable what was placed.
 func (u *Updater) syncPlaced() error {
+	if err := u.dir.Sync(); err != nil {
+		return fmt.Errorf("cannot make the local copy durable: %w", errors.Join(err, u.dropPlaced()))
+	}
+	u.placed = nil
+	return nil
+}
+
+// dropPlaced drops what was placed and is not durable, to be written anew, after a
+// failed sync, whoever's: nobody knows what of it the disk holds, although it reads
+// well, and the next sync would not say.
+func (u *Updater) dropPlaced() error {
 	placed := u.placed
 	u.placed = nil
-	err := u.dir.Sync()
-	if err == nil {
-		return nil
-	}
+	var err error
 	for _, name := range placed {
 		err = errors.Join(err, u.dir.Remove(name))
 	}
-	return fmt.Errorf("cannot make the local copy durable: %w", err)
+	return err
 }
 
 // keepBrought completes the local copy of what a component brings, after a

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pawl-ota/pawl/ota/durable"
 	"github.com/pawl-ota/pawl/ota/release"
 )
 
@@ -34,6 +35,9 @@ func (t *Tx) Stage(ctx context.Context) error {
 func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) error {
 	err := u.stageAll(ctx, t, r)
 	t.Bytes += u.taken()
+	if errors.Is(err, durable.ErrSync) { // a backend's, maybe, on the same file system
+		err = errors.Join(err, u.dropPlaced())
+	}
 	if err != nil {
 		err = fmt.Errorf("cannot stage %s: %w", t.To, err)
 	}
