@@ -35,6 +35,7 @@ type boot struct {
 	Format string `json:"format"`
 	Boot   string `json:"boot"`
 	Why    string `json:"why,omitempty"` // it was wanted to end
+	Began  string `json:"began,omitempty"`
 }
 
 // Begin reports whether this is the first call in this boot, and then why the
@@ -63,7 +64,28 @@ func (b Boots) Begin() (first bool, why string, err error) {
 	default:
 		why = "nothing said why: the power or a reset"
 	}
-	return true, why, b.write(boot{Boot: now})
+	return true, why, b.write(boot{Boot: now, Began: why})
+}
+
+// Why returns why this boot began, as Begin found it; empty where Begin was not
+// called in it yet. It changes nothing.
+func (b Boots) Why() (string, error) {
+	now, err := b.id()
+	if err != nil {
+		return "", err
+	}
+	return b.of(now).Began, nil
+}
+
+// of returns what is known of the boot that is now; nothing where the file is of
+// another one, or is damaged.
+func (b Boots) of(now string) boot {
+	var is boot
+	data, err := readFile(b.File)
+	if err != nil || json.Unmarshal(data, &is) != nil || is.Format != bootFormat || is.Boot != now {
+		return boot{}
+	}
+	return is
 }
 
 // Ends notes durably that this boot is to end now, and why.
@@ -72,7 +94,7 @@ func (b Boots) Ends(why string) error {
 	if err != nil {
 		return err
 	}
-	return b.write(boot{Boot: now, Why: why})
+	return b.write(boot{Boot: now, Why: why, Began: b.of(now).Began})
 }
 
 func (b Boots) write(is boot) error {

@@ -265,14 +265,24 @@ func TestBoots(t *testing.T) {
 		require.Equal(t, want != "", first)
 		require.Equal(t, want, why)
 	}
+	knows := func(want string) {
+		t.Helper()
+		why, err := b.Why()
+		require.NoError(t, err)
+		require.Equal(t, want, why)
+	}
+	knows("")
 	begin("not known: the first boot that is watched")
 	begin("")
 	boot("two")
 	begin("nothing said why: the power or a reset")
 	require.NoError(t, b.Ends("update to 1.4.0"))
 	begin("")
+	knows("nothing said why: the power or a reset")
 	boot("three")
+	knows("")
 	begin("update to 1.4.0")
+	knows("update to 1.4.0")
 	boot("four")
 	for path, text := range map[string]string{"class/watchdog/watchdog0/bootstatus": "32\n", "fs/pstore/dmesg-efi-1": "panic"} {
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(o.Sys, path)), 0o755))
