@@ -113,6 +113,16 @@ func (u *Updater) document(d release.Digest) (*release.Release, error) {
 	return release.Parse(data)
 }
 
+// Document returns the release document of what is committed, out of the local
+// copy. It returns ErrNoRelease where nothing is. It may be called at any time.
+func (u *Updater) Document() (*release.Release, error) {
+	runs := u.Status().Running
+	if runs.Seq == 0 {
+		return nil, ErrNoRelease
+	}
+	return u.document(runs.Digest)
+}
+
 // installedComponent returns the component that p is.
 func (u *Updater) installedComponent(p part) (release.Component, error) {
 	r, err := u.document(p.Release)

@@ -98,6 +98,7 @@ attempt: 2
 variant: default
 hardware: [rev-a, rev-b]
 securityFloor: 1
+lateRollback: forbid
 issued: 2026-09-01T12:00:00Z
 components:
   - name: app

@@ -12,6 +12,7 @@ import (
 	"github.com/pawl-ota/pawl/monitor"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/durable"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // Late goes on asking for health after a release was committed, and goes back to
@@ -26,10 +27,10 @@ import (
 //		within, cancel := context.WithTimeout(ctx, untilTheNextUpdate)
 //		result, err = late.Watch(within, u)
 //
-// A release allows it by its Keep: where no component keeps a previous release,
-// there is nothing to go back to; nor is there below a floor, such as the one
-// that an app sets with ota.Updater.SetDataFloor once its data was migrated. What
-// else should forbid it, Allow can ask for.
+// A release can forbid it ([release.LateForbidden]). Where no component keeps a
+// previous release, there is nothing to go back to; nor is there below a floor,
+// such as the one that an app sets with ota.Updater.SetDataFloor once its data was
+// migrated. What else should forbid it, Allow can ask for.
 //
 // It goes back once for a release: when the old one does not prove itself either,
 // the cause lies elsewhere, and the release stays; so it does when the way back
@@ -54,6 +55,9 @@ type Late struct {
 	// back and why, or why it cannot; nil is not.
 	Stream *monitor.Stream
 }
+
+// ErrForbidden is returned by Watch where the release does not allow what is due.
+var ErrForbidden = errors.New("the release forbids to go back from it after its commit")
 
 func (l Late) withDefaults() (Late, error) {
 	switch {
@@ -195,10 +199,17 @@ func (w *watch) judge(ctx context.Context, c ota.Result, sick error) (res ota.Re
 // back returns to what ran before c.
 func (w *watch) back(ctx context.Context, c ota.Result, sick error) (ota.Result, error) {
 	why := fmt.Sprintf("%s, %d times in a row after the commit: %v", c.To, w.failures, sick)
-	if w.Allow != nil {
-		if err := w.Allow(c); err != nil {
-			return w.stay(why, err)
-		}
+	doc, err := w.u.Document()
+	if err != nil {
+		return ota.Result{}, fmt.Errorf("cannot tell whether the way back is allowed from %s: %w", why, err)
+	}
+	if doc.LateRollback == release.LateForbidden {
+		err = ErrForbidden
+	} else if w.Allow != nil {
+		err = w.Allow(c)
+	}
+	if err != nil {
+		return w.stay(why, err)
 	}
 	w.tell("going back from "+why, 1)
 	res, err := w.u.Rollback(ctx, c.From.Seq)

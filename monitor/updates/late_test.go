@@ -14,6 +14,7 @@ import (
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/otatest"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // owner is the program of a device that is updated, and watched afterwards.
@@ -27,9 +28,13 @@ type owner struct {
 	ended  []ota.Result
 }
 
-// newOwner returns one whose device has committed a first and a second release.
-func newOwner(t *testing.T, effect ota.Effect) *owner {
+// newOwner returns one whose device has committed a first and a second release,
+// both as change leaves them.
+func newOwner(t *testing.T, effect ota.Effect, change ...func(*release.Release)) *owner {
 	repo := otatest.NewRepo()
+	for _, c := range change {
+		repo.Change(c)
+	}
 	d := otatest.NewDevice(repo, otatest.Part{Name: "app", Effect: effect})
 	w := &owner{t: t, d: d, sick: map[string]bool{}, to: &sink{t: t}}
 	w.late = Late{File: filepath.Join(t.TempDir(), "late"), Failures: 3}
@@ -162,6 +167,20 @@ func TestLateIsLimited(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLateForbidden: what the release forbids is told, and not done.
+func TestLateForbidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newOwner(t, ota.Live, func(r *release.Release) { r.LateRollback = release.LateForbidden })
+		require.NoError(t, os.Remove(w.late.File))
+		w.sick["two"] = true
+		require.ErrorIs(t, w.process(), ErrForbidden)
+		require.NoError(t, w.live(3))
+		require.Len(t, w.ended, 2)
+		require.Equal(t, "two", w.runs())
+		require.Equal(t, 1, w.said("alert", "late-rollback"))
+	})
 }
 
 func (w *owner) floor(seq uint64) {

@@ -23,6 +23,7 @@ type Repo struct {
 	health   map[release.Digest]Health // by component
 	releases map[uint64]*release.Release
 	scripts  map[string]Script // by program
+	change   func(*release.Release)
 }
 
 // NewRepo returns an empty repository.
@@ -45,6 +46,9 @@ type Content struct{ Part, Label string }
 func (c Content) Files() [2]string {
 	return [2]string{c.Part + " " + c.Label + ", first file", c.Part + " " + c.Label + ", second file"}
 }
+
+// Change has change make something else of each document that is added from now on.
+func (r *Repo) Change(change func(*release.Release)) { r.change = change }
 
 // Add makes a release, whose components are in the order of contents, and
 // which answers health questions as h says. A component that an earlier
@@ -79,6 +83,9 @@ func (r *Repo) add(seq uint64, h Health, scripted bool, contents []Content) *rel
 	}
 	if scripted {
 		blobs = append(blobs, r.addScripts(rel)...)
+	}
+	if r.change != nil {
+		r.change(rel)
 	}
 	r.releases[seq] = rel
 	r.blobs.Add(blobs...)

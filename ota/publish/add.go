@@ -29,6 +29,7 @@ type Spec struct {
 	Attempt       uint32
 	Hardware      []string
 	SecurityFloor uint64
+	LateRollback  release.LateRollback
 	// Issued is written into the release, to the second; zero means now. The
 	// same tree with the same Issued gives the same documents.
 	Issued     time.Time
@@ -221,7 +222,8 @@ func (a *adding) scan(s Spec) (*release.Release, error) {
 		return nil, fmt.Errorf("%w: seq %d, newest %d", ErrSeq, s.Seq, last)
 	}
 	doc := &release.Release{Format: release.Format, ID: release.ID{Product: s.Product, Variant: s.Variant, Seq: s.Seq},
-		Version: s.Version, Attempt: s.Attempt, Hardware: s.Hardware, SecurityFloor: s.SecurityFloor, Issued: s.Issued}
+		Version: s.Version, Attempt: s.Attempt, Hardware: s.Hardware, SecurityFloor: s.SecurityFloor,
+		LateRollback: s.LateRollback, Issued: s.Issued}
 	var err error
 	if doc.Scripts, err = a.scanScripts(s.Scripts); err != nil {
 		return nil, err

@@ -36,6 +36,7 @@ type specFile struct {
 	Attempt       at[uint32]      `yaml:"attempt"`
 	Hardware      at[[]string]    `yaml:"hardware"`
 	SecurityFloor at[uint64]      `yaml:"securityFloor"`
+	LateRollback  at[string]      `yaml:"lateRollback"`
 	Issued        at[time.Time]   `yaml:"issued"`
 	Components    []specComponent `yaml:"components"`
 	Scripts       []specScript    `yaml:"scripts"`
@@ -88,6 +89,7 @@ func (a *at[T]) UnmarshalYAML(node *yaml.Node) error {
 //	attempt: 1
 //	hardware: [rev-a, rev-b]  # default: all of the variant
 //	securityFloor: 5
+//	lateRollback: forbid      # default: allow devices to go back by themselves after the commit
 //	issued: 2026-09-01T12:00:00Z  # default: now
 //	components:
 //	  - name: app
@@ -200,6 +202,13 @@ func (f *specFile) spec(path string) (Spec, error) {
 	}
 	if f.Seq.line > 0 && (f.Seq.value == 0 || f.Seq.value > release.MaxSeq) {
 		return s, specError(path, f.Seq.line, "seq %d is not from 1 to %d", f.Seq.value, uint64(release.MaxSeq))
+	}
+	switch f.LateRollback.value {
+	case "", "allow":
+	case string(release.LateForbidden):
+		s.LateRollback = release.LateForbidden
+	default:
+		return s, specError(path, f.LateRollback.line, "lateRollback %q is not allow or forbid", f.LateRollback.value)
 	}
 	if len(f.Components) == 0 {
 		return s, specError(path, 0, "components is missing or empty")

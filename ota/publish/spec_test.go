@@ -73,6 +73,25 @@ components:
 	require.Equal(t, s.Components[0].Options, f.documents(t).release.Components[0].Options)
 }
 
+// TestSpecLateRollback: the word goes into the release, and "allow" is as good as
+// no word.
+func TestSpecLateRollback(t *testing.T) {
+	dir := specFolder(t)
+	for word, want := range map[string]release.LateRollback{
+		"": release.LateAllowed, "lateRollback: allow\n": release.LateAllowed, "lateRollback: forbid\n": release.LateForbidden,
+	} {
+		s, err := readSpec(t, dir, "version: 1\n"+word+minimalComponents)
+		require.NoError(t, err, word)
+		f := newFixture(t)
+		_, err = f.Release(t.Context(), s)
+		require.NoError(t, err, word)
+		require.Equal(t, want, f.documents(t).release.LateRollback, word)
+	}
+	_, err := readSpec(t, dir, "version: 1\nlateRollback: never\n"+minimalComponents)
+	require.ErrorIs(t, err, ErrSpec)
+	require.ErrorContains(t, err, `SPEC.yaml:2: not the description of a release: lateRollback "never" is not allow or forbid`)
+}
+
 func TestSpecOptions(t *testing.T) {
 	dir := specFolder(t)
 	head := "version: 1\ncomponents:\n  - name: app\n    kind: files\n    from: app\n"
@@ -188,7 +207,7 @@ func manyServices(n int) string {
 func FuzzReadSpec(f *testing.F) {
 	dir := tree{"app/a": "a", "stop.sh": stopText}.write(f)
 	f.Add("version: 1\n" + minimalComponents)
-	f.Add("product: p\nvariant: v\nversion: 1\nseq: 7\nattempt: 2\nhardware: [a]\nsecurityFloor: 5\nissued: 2026-09-01T12:00:00Z\n" + minimalComponents +
+	f.Add("product: p\nvariant: v\nversion: 1\nseq: 7\nattempt: 2\nhardware: [a]\nsecurityFloor: 5\nlateRollback: forbid\nissued: 2026-09-01T12:00:00Z\n" + minimalComponents +
 		"    carry: [x]\n    absent: [y]\n    partial: true\n    owner: {uid: 0, gid: 1}\n    selinux: true\n    keep: {previous: 1, repair: full}\n    options: {a: [1]}\n")
 	f.Add("version: 1\nscripts: [{at: before-stage, run: stop.sh, undo: stop.sh, limit: 30s}]\n" + minimalComponents +
 		"    services: [{name: a.service, do: reload}]\n    scripts: [{name: x, at: on-merge, run: stop.sh}]\n")

@@ -36,6 +36,16 @@ func TestGolden(t *testing.T) {
 	_, err = release.Parse(want)
 	require.NoError(t, err)
 
+	forbids := sampleRelease()
+	forbids.LateRollback = release.LateForbidden
+	data, err = forbids.Encode()
+	require.NoError(t, err)
+	want = golden(t, "release-late.json", data)
+	require.Equal(t, string(want), string(data))
+	parsedLate, err := release.Parse(want)
+	require.NoError(t, err)
+	require.Equal(t, forbids, parsedLate)
+
 	want = golden(t, "index.jsonl", encodeIndex(t, sampleIndex()))
 	require.Equal(t, string(want), string(encodeIndex(t, sampleIndex())))
 	_, err = release.ReadIndex(bytes.NewReader(want), 0)

@@ -39,12 +39,29 @@ type Release struct {
 	// SecurityFloor is the lowest seq that a device may run once this release
 	// is committed on it; 0 raises nothing. It is never above Seq.
 	SecurityFloor uint64 `json:"securityFloor,omitempty"`
+	// LateRollback says whether a device may go back from the release by itself
+	// once it has committed it.
+	LateRollback LateRollback `json:"lateRollback,omitempty"`
 	// Issued is when the publisher made the release, in UTC, to the second.
 	Issued     time.Time   `json:"issued"`
 	Components []Component `json:"components"`
 	// Scripts run at the points of the transaction as a whole.
 	Scripts []Script `json:"scripts,omitempty"`
 }
+
+// LateRollback says whether a device that finds the release sick after the commit
+// may go back to one that it kept. It is nothing to a person's own Rollback, nor to
+// the way back from a trial.
+type LateRollback string
+
+// The values of [LateRollback]. What a release keeps is kept to be gone back to:
+// so it is allowed where nothing is said, as in every document from before there
+// was the word. A program that does not know the word refuses a document that
+// has it.
+const (
+	LateAllowed   LateRollback = ""
+	LateForbidden LateRollback = "forbid"
+)
 
 // Component is one part of a release, handled by one backend.
 type Component struct {

@@ -38,6 +38,7 @@ func TestReleaseRules(t *testing.T) {
 		"seq 0":              {func(r *release.Release) { r.Seq = 0 }, release.ErrInvalid},
 		"seq too high":       {func(r *release.Release) { r.Seq = release.MaxSeq + 1 }, release.ErrInvalid},
 		"floor above seq":    {func(r *release.Release) { r.SecurityFloor = 8 }, release.ErrInvalid},
+		"late, another word": {func(r *release.Release) { r.LateRollback = "allow" }, release.ErrInvalid},
 		"long version":       {func(r *release.Release) { r.Version = strings.Repeat("1", 129) }, release.ErrInvalid},
 		"version with ESC":   {func(r *release.Release) { r.Version = "\x1b[2J" }, release.ErrInvalid},
 		"version not UTF-8":  {func(r *release.Release) { r.Version = "\xff" }, release.ErrInvalid},

@@ -58,6 +58,9 @@ func (r *Release) validateHead() error {
 	if r.SecurityFloor > r.Seq {
 		return fmt.Errorf("%w: securityFloor %d is above seq %d", ErrInvalid, r.SecurityFloor, r.Seq)
 	}
+	if r.LateRollback != LateAllowed && r.LateRollback != LateForbidden {
+		return fmt.Errorf("%w: lateRollback %.80q is not %q", ErrInvalid, r.LateRollback, LateForbidden)
+	}
 	if len(r.Hardware) > MaxHardware {
 		return fmt.Errorf("%w: %d hardware ids are more than %d", ErrInvalid, len(r.Hardware), MaxHardware)
 	}
