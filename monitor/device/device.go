@@ -19,7 +19,7 @@
 //	  pressure.R.some, pressure.R.full      shares of 10 s in which some or all waited; R is cpu, memory, io
 //	  disk.PATH.size, .free, .inodes        bytes of a file system, those that are free, and free inodes
 //	  io.DISK.read, .written, .busy         bytes since boot, and seconds in which it was busy
-//	  temperature.ZONE, temperature.max     degrees Celsius
+//	  temperature.ZONE, .CHIP.SENSOR, .max  degrees Celsius
 //	  network.IF.received, .sent, .errors   bytes since boot, and errors and drops
 //	  uptime, clock.trusted                 seconds, and 1 when a source of time has set the clock
 //	unit/NAME

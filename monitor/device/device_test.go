@@ -50,6 +50,10 @@ var machine = map[string]string{
 	"proc/pressure/memory":   "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=50.00 avg60=0.00 avg300=0.00 total=0\n",
 	"proc/pressure/io":       "some avg10=1.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=0\n",
 	"sys/block/mmcblk0/stat": " 10 0 8 100 20 0 16 200 0 1500 300 0 0 0 0\n", "sys/block/loop0/stat": " 10 0 8 100 20 0 16 200 0 300 300\n",
+	"sys/class/hwmon/hwmon0/name": "drivetemp\n", "sys/class/hwmon/hwmon0/temp1_input": "38000\n",
+	"sys/class/hwmon/hwmon1/name": "nvme\n", "sys/class/hwmon/hwmon1/temp1_input": "51250\n", "sys/class/hwmon/hwmon1/temp1_label": "Sensor 1\n",
+	"sys/class/hwmon/hwmon2/name": "drivetemp\n", "sys/class/hwmon/hwmon2/temp1_input": "39000\n",
+	"sys/class/hwmon/hwmon2/temp2_input": "127000\n", "sys/class/hwmon/hwmon2/temp2_fault": "1\n", "sys/class/hwmon/hwmon2/temp3_input": "-\n",
 	"sys/class/thermal/thermal_zone0/type": "cpu\n", "sys/class/thermal/thermal_zone0/temp": "45500\n", "sys/class/thermal/thermal_zone0/policy": "step_wise\n",
 	"sys/class/thermal/thermal_zone1/type": "cpu\n", "sys/class/thermal/thermal_zone1/temp": "-5000\n", "sys/class/thermal/thermal_zone1/policy": "step_wise\n",
 }
@@ -65,7 +69,8 @@ func TestSample(t *testing.T) {
 		"memory.total": 1000 << 10, "memory.available": 400 << 10, "swap.used": 40 << 10, "oom": 2,
 		"pressure.cpu.some": 0.125, "pressure.memory.some": 0, "pressure.memory.full": 0.5, "pressure.io.some": 0.01, "pressure.io.full": 0.005,
 		"io.mmcblk0.read": 8 * 512, "io.mmcblk0.written": 16 * 512, "io.mmcblk0.busy": 1.5,
-		"temperature.cpu": 45.5, "temperature.cpu.1": -5, "temperature.max": 45.5,
+		"temperature.cpu": 45.5, "temperature.cpu.1": -5, "temperature.max": 51.25,
+		"temperature.drivetemp.temp1": 38, "temperature.nvme.Sensor-1": 51.25, "temperature.drivetemp.temp1.2": 39,
 		"network.eth0.received": 1000, "network.eth0.sent": 500, "network.eth0.errors": 10,
 		"uptime": 3600.5, "clock.trusted": 1,
 	}, round(v))
@@ -94,6 +99,20 @@ func sign(n float64) float64 {
 	return 1
 }
 
+// TestSensorOfAZone: a zone that the kernel shows as a sensor too is there once.
+func TestSensorOfAZone(t *testing.T) {
+	o := kernel(t, map[string]string{
+		"sys/class/thermal/thermal_zone0/type": "cpu_thermal\n", "sys/class/thermal/thermal_zone0/temp": "-2000\n", "sys/class/thermal/thermal_zone0/policy": "step_wise\n",
+		"sys/class/hwmon/hwmon0/name": "cpu_thermal\n", "sys/class/hwmon/hwmon0/temp1_input": "47000\n",
+	})
+	require.NoError(t, os.Symlink("../../thermal/thermal_zone0", filepath.Join(o.Sys, "class/hwmon/hwmon0/device")))
+	d, err := New(o)
+	require.NoError(t, err)
+	v, err := d.Sample()
+	require.NoError(t, err)
+	require.Equal(t, map[string]float64{"clock.trusted": 1, "temperature.cpu_thermal": -2, "temperature.max": -2}, v)
+}
+
 // TestPoorKernel: what is not there is left out, and what is broken is said and
 // takes nothing else along.
 func TestPoorKernel(t *testing.T) {
@@ -104,7 +123,8 @@ func TestPoorKernel(t *testing.T) {
 	require.Equal(t, map[string]float64{"clock.trusted": 1}, v)
 
 	broken := maps.Clone(machine)
-	for _, path := range []string{"proc/stat", "proc/loadavg", "proc/meminfo", "proc/net/dev", "proc/uptime", "sys/block/mmcblk0/stat", "sys/class/thermal/thermal_zone1/temp"} {
+	for _, path := range []string{"proc/stat", "proc/loadavg", "proc/meminfo", "proc/net/dev", "proc/uptime", "sys/block/mmcblk0/stat", "sys/class/thermal/thermal_zone1/temp",
+		"sys/class/hwmon/hwmon1/temp1_input"} {
 		broken[path] = "\x00 ,, :\n:: 7\n\n-\n"
 	}
 	o := kernel(t, broken)

@@ -172,31 +172,6 @@ func (d *Device) inputOutput(v map[string]float64) error {
 	return err
 }
 
-func (d *Device) temperatures(v map[string]float64) error {
-	zones, err := d.sys.ClassThermalZoneStats()
-	if err != nil {
-		return present(err)
-	}
-	hottest, any := 0.0, false
-	for _, z := range zones[:min(len(zones), maxOf)] {
-		if z.ReadErrors != nil { // a zone that is switched off cannot be read
-			continue
-		}
-		degrees, name := float64(z.Temp)/1000, "temperature."+z.Type
-		if _, ok := v[name]; ok {
-			name += "." + z.Name
-		}
-		v[name] = degrees
-		if !any || degrees > hottest {
-			hottest, any = degrees, true
-		}
-	}
-	if any {
-		v["temperature.max"] = hottest
-	}
-	return nil
-}
-
 // network leaves out what stays on the device.
 func (d *Device) network(v map[string]float64) error {
 	all, err := d.proc.NetDev()
