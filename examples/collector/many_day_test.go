@@ -12,7 +12,7 @@ import (
 func (d *simulated) day() {
 	const every = 5 * time.Minute
 	d.stream.Emit(monitor.Event{Kind: monitor.Boot, Reason: "nothing said why: the power or a reset"})
-	update := 15*time.Minute + time.Duration(d.random.Int64N(int64(d.span-time.Hour)))
+	update := 15*time.Minute + time.Duration(d.random.Int64N(int64(d.span-40*time.Minute)))
 	sick := time.Duration(d.random.Int64N(int64(d.span) * 20)) // one device of twenty
 	for at := time.Since(d.began); at < d.span; at += every {
 		d.until(at)

@@ -57,8 +57,11 @@ func (f *many) throughNginx(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "nginx.conf"), fmt.Appendf(nil, nginxConf, user, f.address, front), 0o600))
 	f.trust.RootCAs = certify(t, dir)
 	cmd := exec.Command(program, "-p", dir, "-c", "nginx.conf", "-e", "stderr")
-	cmd.Stderr = os.Stderr
+	log, err := os.Create(filepath.Join(dir, "log"))
+	require.NoError(t, err)
+	cmd.Stderr = log
 	require.NoError(t, cmd.Start())
+	require.NoError(t, log.Close())
 	t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() })
 	require.Eventually(t, func() bool {
 		c, err := net.Dial("tcp", front)

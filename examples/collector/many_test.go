@@ -37,7 +37,7 @@ func TestManyDevices(t *testing.T) {
 	if many > 0 {
 		hours, err := strconv.Atoi(os.Getenv("PAWL_HOURS"))
 		require.NoError(t, err)
-		f.devices, f.span, f.groups = many, time.Duration(hours)*time.Hour, 8
+		f.devices, f.span, f.groups = many, time.Duration(hours)*time.Hour, 16
 		f.throughNginx(t)
 	}
 	f.minutes = make([]atomic.Int64, int(f.span/time.Minute)+24*60)
