@@ -176,6 +176,8 @@ type base struct {
 	// like is of the component that Similar was asked about last; it is dropped
 	// with the seeds.
 	like *similar
+	// synced is whether a Stage of this process made the whole spool durable.
+	synced bool
 	// parsed are the indexes of the spool that were read.
 	parsed *indexCache
 }

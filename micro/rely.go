@@ -40,8 +40,14 @@ func (f *Files) rely() error {
 	return nil
 }
 
-// spools are all that there are.
-func (f *treeFiles) spools() ([]string, error) { return []string{f.path()}, nil }
+// spools are all that there are, none where a Stage of this process has made
+// durable what is there.
+func (f *treeFiles) spools() ([]string, error) {
+	if f.synced {
+		return nil, nil
+	}
+	return []string{f.path()}, nil
+}
 
 // spools are that of the records, and those on other mounts that some record
 // names.

@@ -38,6 +38,9 @@ func TestSpoolIsDurableBeforeItIsReliedUpon(t *testing.T) {
 			}
 			_, err := f.Stage(t.Context(), "t1", s.c, blobs)
 			require.NoError(t, err)
+			spools, err := f.spools()
+			require.NoError(t, err)
+			require.Equal(t, layout == Tree, len(spools) == 0, "Stage synced it")
 			var steps []string
 			onStep(t, func(op, path string, call func() error) error {
 				steps = append(steps, op+" "+filepath.Base(path))

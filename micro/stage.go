@@ -140,11 +140,12 @@ func (b *builder) all(tx ota.TxID, content ota.Content, s *survey) (at.ID, error
 	if err := b.step("sync", "."); err != nil {
 		return at.ID{}, err
 	}
-	if err := durable.SyncTree(b.tree.Name(".")); err != nil {
+	if err := durable.SyncTree(b.f.path()); err != nil {
 		// What is on the disk is unknown now, and reading it again would only
 		// show what is in memory: the next Stage builds anew.
 		return at.ID{}, errors.Join(explain(err), b.f.forgetIndex(b.of), b.f.trash(b.f.txPath(tx, "tree"), string(tx)))
 	}
+	b.f.synced = true
 	info, err := b.tree.Stat(".")
 	return info.ID, err
 }

@@ -40,6 +40,7 @@ func TestStageAnewAfterFailedSync(t *testing.T) {
 	})
 	require.ErrorIs(t, d.stage("t1", s), syscall.EIO)
 	require.NoDirExists(t, d.f.treePath("t1"))
+	require.False(t, d.f.synced)
 	require.Empty(t, listed(t, d.f.path(dirIndex)))
 	s.fetched = 0
 	d.restart()

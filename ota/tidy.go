@@ -115,16 +115,10 @@ func (u *Updater) pruneStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
+	return u.dir.RemoveEach(blobFolder, slices.DeleteFunc(names, func(name string) bool {
 		d, err := release.ParseDigest(name)
-		if err != nil || need[d] {
-			continue // a foreign file is left alone
-		}
-		if err := u.dir.Remove(blobFolder + "/" + name); err != nil {
-			return err
-		}
-	}
-	return nil
+		return err != nil || need[d] // a foreign file is left alone
+	}))
 }
 
 // needPart marks what one installed component needs of the store: its

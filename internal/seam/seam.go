@@ -98,6 +98,9 @@ type Dir interface {
 	Clear(folder string) error
 	// Remove removes name; a name that is not there is no error.
 	Remove(name string) error
+	// RemoveEach removes names of folder, one after the other, and is durable as
+	// a whole.
+	RemoveEach(folder string, names []string) error
 	// List returns the names in folder, sorted; none when it is not there.
 	List(folder string) ([]string, error)
 	// Lock takes the folder for this process, waiting at most wait.

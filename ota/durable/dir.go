@@ -232,9 +232,39 @@ func (d *Dir) Remove(name string) error {
 		return err
 	}
 	defer func() { _ = folder.Close() }()
-	err = step("remove", name, func() error { return folder.Remove(base) })
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot remove %s: %w", name, err)
+	return removeIn(folder, filepath.Dir(name), base)
+}
+
+// RemoveEach removes names of folder as Remove does, and makes that durable as a
+// whole: a power cut in the middle may bring any of them back.
+func (d *Dir) RemoveEach(folder string, names []string) error {
+	for _, name := range names {
+		if err := checkName(folder + "/" + name); err != nil {
+			return err
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	in, _, err := d.folder(folder+"/"+names[0], false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	return removeIn(in, folder, names...)
+}
+
+// removeIn removes files of an opened folder, whose name is path.
+func removeIn(folder *os.Root, path string, names ...string) error {
+	for _, base := range names {
+		name := filepath.Join(path, base)
+		err := step("remove", name, func() error { return folder.Remove(base) })
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove %s: %w", name, err)
+		}
 	}
 	return syncRoot(folder)
 }

@@ -49,6 +49,7 @@ func TestDir(t *testing.T) {
 	require.NoError(t, d.Remove("blobs/x"))
 	require.NoError(t, d.Remove("blobs/x"))
 	require.NoError(t, d.Remove("missing/x"))
+	require.NoError(t, d.RemoveEach("missing", []string{"x"}))
 	_, err = d.Size("blobs/x")
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = d.Open("blobs/x")
@@ -108,6 +109,7 @@ func TestDirNames(t *testing.T) {
 		require.ErrorIs(t, err, ErrName, "Size %q", name)
 		require.ErrorIs(t, d.WriteFile(name, nil), ErrName, "WriteFile %q", name)
 		require.ErrorIs(t, d.Remove(name), ErrName, "Remove %q", name)
+		require.ErrorIs(t, d.RemoveEach("blobs", []string{"x", name + "/"}), ErrName, "RemoveEach %q", name)
 	}
 }
 
@@ -131,6 +133,7 @@ func TestDirStaysInside(t *testing.T) {
 	require.Error(t, d.WriteFile("blobs/victim", []byte("changed")))
 	require.Error(t, d.WriteFile("blobs/new", []byte("changed")))
 	require.Error(t, d.Remove("blobs/victim"))
+	require.Error(t, d.RemoveEach("blobs", []string{"victim"}))
 	_, err := d.Create("blobs/new")
 	require.Error(t, err)
 	_, err = d.List("blobs")

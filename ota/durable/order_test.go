@@ -68,6 +68,7 @@ var primitives = []primitive{
 		return errors.Join(err, l.Close())
 	}), "fsync dir/a, fsyncdir dir, fsync dir/a"},
 	{"Dir.Remove", inDir(func(d *Dir) error { return d.Remove("a") }), "remove a, fsyncdir ."},
+	{"Dir.RemoveEach", inDir(func(d *Dir) error { return d.RemoveEach("full", []string{"gone", "file"}) }), "remove full/gone, remove full/file, fsyncdir full"},
 }
 
 func inDir(call func(*Dir) error) func(string) error {

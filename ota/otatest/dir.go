@@ -145,6 +145,15 @@ func (d stateDir) Remove(name string) error {
 	return d.step("remove "+name, func(s *state) { delete(s.files, name) })
 }
 
+func (d stateDir) RemoveEach(folder string, names []string) error {
+	for _, name := range names {
+		if err := d.Remove(folder + "/" + name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (d stateDir) List(folder string) (names []string, err error) {
 	prefix := strings.TrimPrefix(folder+"/", "./")
 	if prefix == "/" {
