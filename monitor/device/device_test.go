@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pawl-ota/pawl/monitor"
 )
@@ -137,7 +138,14 @@ func TestPoorKernel(t *testing.T) {
 	require.Equal(t, 2.0, v["oom"])
 	require.Positive(t, v["disk./.size"])
 	require.LessOrEqual(t, v["disk./.free"], v["disk./.size"])
-	require.NotContains(t, v, "memory.total")
+	for _, name := range []string{"memory.total", "uptime", "temperature.cpu.1", "temperature.nvme.Sensor-1"} {
+		require.NotContains(t, v, name)
+	}
+	var root unix.Statfs_t
+	require.NoError(t, unix.Statfs("/", &root))
+	require.EqualValues(t, float64(root.Blocks)*float64(root.Bsize), v["disk./.size"])
+	require.InEpsilon(t, float64(root.Bavail)*float64(root.Bsize)+1, v["disk./.free"]+1, 0.1)
+	require.InEpsilon(t, float64(root.Ffree)+1, v["disk./.inodes"]+1, 0.1)
 }
 
 func TestOptions(t *testing.T) {
@@ -195,7 +203,7 @@ func TestContainers(t *testing.T) {
 		"sys/fs/cgroup/memory/docker/b/memory.usage_in_bytes": "8192\n",
 		"sys/fs/cgroup/memory/docker/b/memory.oom_control":    "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
 		"proc/43/cgroup": "0::/\n", "sys/fs/cgroup/memory.current": "1\n",
-		"proc/44/cgroup": "0::/../../../../etc\n",
+		"proc/44/cgroup": "0::/../../etc\n", "sys/etc/memory.current": "7\n",
 	}))
 	require.NoError(t, err)
 	for _, c := range []struct {
