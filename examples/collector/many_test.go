@@ -31,7 +31,7 @@ import (
 // PAWL_FLEET is the number of devices, and PAWL_HOURS of hours, of a long one
 // through an nginx with TLS; see .ci/run fleet.
 func TestManyDevices(t *testing.T) {
-	f := &many{devices: 30, span: 3 * time.Hour, groups: 4}
+	f := &many{devices: 25, span: 2 * time.Hour, groups: 4}
 	many, _ := strconv.Atoi(os.Getenv("PAWL_FLEET"))
 	f.open(t)
 	if many > 0 {
