@@ -91,10 +91,6 @@ func (a *agent) settleApps(ctx context.Context) {
 // services asks the engine for the services of every app. An engine that does
 // not answer is no reason to keep back the rest.
 func (a *agent) services(ctx context.Context) (all []service, problems []string) {
-	if err := a.openApps(); err != nil {
-		return nil, []string{err.Error()}
-	}
-	defer a.closeApps()
 	apps := a.apps()
 	for _, name := range slices.Sorted(maps.Keys(apps)) {
 		some, err := apps[name].services(ctx)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pawl-ota/pawl/container"
+	"github.com/pawl-ota/pawl/monitor/probe"
 	"github.com/pawl-ota/pawl/ota/compose"
 )
 
@@ -85,13 +86,11 @@ func askLogin(ctx context.Context, argv []string, registry string) (container.Lo
 
 // runProgram runs a program that does something to the engine.
 func runProgram(ctx context.Context, argv []string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	out := &tail{max: 512}
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, time.Second
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w%s", argv[0], err, out.quoted())
+	said, err := probe.Exec{Args: argv, Env: os.Environ()}.Ask()(ctx)
+	if err != nil && said != "" {
+		err = fmt.Errorf("%w: %q", err, said)
 	}
-	return nil
+	return err
 }
 
 // appKinds are the kinds of error that apps bring along.

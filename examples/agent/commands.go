@@ -24,8 +24,11 @@ type answer struct {
 	Status    *ota.Status    `json:"status,omitempty"`
 	History   []ota.Result   `json:"history,omitempty"`
 	Damage    []ota.Damage   `json:"damage,omitempty"`
-	// Services are those of apps, with a status.
+	// Services are those of apps, with a status; and what else that says.
 	Services []service `json:"services,omitempty"`
+	condition
+
+	File string `json:"file,omitempty"` // of bundle-logs
 
 	// Warnings are of services, on the way back.
 	Warnings []string `json:"warnings,omitempty"`
@@ -34,8 +37,9 @@ type answer struct {
 	Error string `json:"error,omitempty"`
 	Hint  string `json:"hint,omitempty"`
 
-	err  error
-	more []string // further lines for people
+	err   error
+	lists bool     // all of more belongs to the answer
+	more  []string // further lines for people
 }
 
 // command is one verb of the command line.
@@ -45,10 +49,12 @@ type command struct {
 	asks bool
 	// lists is whether all that it says belongs to the answer.
 	lists bool
+	// alone is whether it opens by itself what it needs.
+	alone bool
 	run   func(ctx context.Context, a *agent) answer
 }
 
-var commands = map[string]command{
+var commands = withMore(map[string]command{
 	"adopt":    {what: "take over what was installed without pawl, where it is exactly a release: adopt [SEQ]", asks: true, lists: true, run: adopt},
 	"check":    {what: "look whether there is a newer release, with -plan what it takes", asks: true, lists: true, run: check},
 	"diff":     {what: "what an update would change, and which scripts and services it would run", asks: true, lists: true, run: diff},
@@ -58,9 +64,9 @@ var commands = map[string]command{
 	"verify":   {what: "compare what is installed with the release, by content", run: verify},
 	"repair":   {what: "mend what verify finds, without a network", run: repair},
 	"reset":    {what: "make the containers of an app anew, without a network: reset APP, with -data its volumes too", run: reset},
-	"history":  {what: "the transactions that ended, newest last", lists: true, run: history},
-	"status":   {what: "what runs, what is open, what is kept and held back", lists: true, run: status},
-}
+	"history":  {what: "the transactions that ended, newest last", lists: true, alone: true, run: history},
+	"status":   {what: "what runs, what is open, what is kept and held back", lists: true, alone: true, run: status},
+})
 
 func check(ctx context.Context, a *agent) answer {
 	r, err := a.updater.Check(ctx)
@@ -115,7 +121,14 @@ func verify(ctx context.Context, a *agent) answer {
 }
 
 func repair(ctx context.Context, a *agent) answer {
+	var found []ota.Damage
+	if a.report != nil {
+		found, _ = a.updater.Verify(ctx) // for the report alone: Repair looks by itself
+	}
 	damage, err := a.updater.Repair(ctx)
+	if a.report != nil {
+		a.report.repaired(found, damage, err)
+	}
 	return ofDamage(a, damage, err, words{"cannot repair", "could not be mended", errLeft})
 }
 
@@ -132,33 +145,57 @@ func history(_ context.Context, a *agent) answer {
 	return ans
 }
 
-func status(ctx context.Context, a *agent) answer {
-	st, err := ota.ReadStatus(a.config.stateDir())
-	if err != nil {
-		return failed("cannot read the state", err)
-	}
-	ans := answer{Status: &st, Line: fmt.Sprintf("runs %s, %s", st.Running, st.State)}
+// statusLines say it for people.
+func statusLines(ans *answer) (lines []string) {
+	st := ans.Status
 	if st.Tx != nil {
-		ans.more = append(ans.more, "open: "+st.Tx.String())
-		ans.more = append(ans.more, scriptLines(*st.Tx)...)
+		lines = append(lines, "open: "+st.Tx.String())
+		lines = append(lines, scriptLines(*st.Tx)...)
 	}
+	lines = append(lines, ans.condition.lines()...)
 	for _, k := range st.Kept {
-		ans.more = append(ans.more, "kept: "+k.String())
+		lines = append(lines, "kept: "+k.String())
 	}
 	for _, h := range st.Held {
-		ans.more = append(ans.more, fmt.Sprintf("held back: seq %d: %s", h.Seq, h.Reason))
+		lines = append(lines, fmt.Sprintf("held back: seq %d: %s", h.Seq, h.Reason))
 	}
-	services, problems := a.services(ctx)
-	ans.Services = services
-	for _, s := range services {
-		ans.more = append(ans.more, "service of "+s.App+": "+s.line)
+	for _, s := range ans.Services {
+		lines = append(lines, "service of "+s.App+": "+s.line)
 	}
-	ans.more = append(append(ans.more, problems...), st.Notes...)
-	return ans
+	return lines
+}
+
+// lines say it for people; what is not known has none.
+func (c *condition) lines() (lines []string) {
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if c.Trial != nil {
+		add("trial: at most %v left", c.Trial.Left.Round(time.Second))
+	}
+	if c.Last != nil {
+		add("last: %s  %s", c.Last.Ended.UTC().Format(time.RFC3339), c.Last)
+	}
+	if h := c.Health; h != nil && h.Well {
+		add("health: well, %d probes", len(h.Probes))
+	} else if h != nil {
+		add("health: sick: %s", h.Reason)
+	}
+	if o := c.Outbox; o != nil {
+		add("outbox: %d results and %d measurements wait, %s; %d were lost", o.Results, o.Metrics, bar.Size(o.Bytes), o.Lost)
+	}
+	if b := c.Boot; b != nil {
+		add("boot: %v ago: %s", b.Uptime.Round(time.Second), b.Reason)
+	}
+	if c.Clock != nil && !c.Clock.Trusted {
+		add("clock: nothing keeps it right: it says %s", c.Clock.Time.Format(time.RFC3339))
+	}
+	return lines
 }
 
 // ofResult puts what became of a transaction into words.
 func ofResult(a *agent, r ota.Result, err error, cannot string) answer {
+	if a.report != nil {
+		a.report.outcome(r, err)
+	}
 	ans := answer{Result: &r, err: err}
 	ans.Code, ans.Kind, ans.Hint = outcome(r, err)
 	switch {

@@ -22,8 +22,13 @@ type config struct {
 	Components map[string]component `json:"components"`
 	Supervisor *supervisor          `json:"supervisor"`
 	Trial      trial                `json:"trial"`
-	Health     []probe              `json:"health"`
+	Health     []question           `json:"health"`
 	Limits     limits               `json:"limits"`
+	// Run and Report are for an agent that was built with -tags monitor.
+	Run    json.RawMessage `json:"run"`
+	Report json.RawMessage `json:"report"`
+
+	monitor monitoring // Run and Report
 }
 
 type source struct {
@@ -67,10 +72,6 @@ type trial struct {
 	Timeout  duration `json:"timeout"`
 	Failures int      `json:"failures"`
 	Starts   int      `json:"starts"`
-}
-
-type probe struct {
-	Exec []string `json:"exec"`
 }
 
 type limits struct {
@@ -141,16 +142,24 @@ func readAtMost(path string, max int64) ([]byte, error) {
 }
 
 func parseConfig(data []byte) (*config, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
 	c := &config{}
-	if err := dec.Decode(c); err != nil {
+	if err := decode(data, c); err != nil {
 		return nil, err
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("something follows the configuration")
-	}
 	return c, c.check()
+}
+
+// decode reads one JSON value with no key that v does not have.
+func decode(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("something follows the configuration")
+	}
+	return nil
 }
 
 // check names the first field that cannot be used.
@@ -174,17 +183,16 @@ func (c *config) check() error {
 	if err := c.Supervisor.check(); err != nil {
 		return err
 	}
+	if err := c.monitor.parse(c.Run, c.Report, c.Device.ID); err != nil {
+		return err
+	}
 	for name, comp := range c.Components {
 		if err := comp.check(name); err != nil {
 			return fmt.Errorf("components: %w", err)
 		}
 	}
-	for i, p := range c.Health {
-		if len(p.Exec) == 0 || p.Exec[0] == "" {
-			return fmt.Errorf("health[%d].exec is empty", i)
-		}
-	}
-	return nil
+	_, err := (&agent{config: c}).newHealth(nil, false, nil)
+	return err
 }
 
 func (c component) check(name string) error {
@@ -232,6 +240,10 @@ func (c *config) resolve(dir string) {
 	if !isWeb(c.Source.URL) {
 		abs(&c.Source.URL)
 	}
+	for i := range c.Health {
+		c.Health[i].paths(abs)
+	}
+	c.monitor.paths(abs)
 	for name, comp := range c.Components {
 		abs(&comp.Root)
 		abs(&comp.Spool)

@@ -68,7 +68,7 @@ func TestConfigRefused(t *testing.T) {
 		"bad duration":      {swap(`"1m"`, `"soon"`), `"soon" is not a duration`},
 		"negative duration": {swap(`"1m"`, `"-1m"`), `"-1m" is not a duration`},
 		"duration a number": {swap(`"1m"`, `60`), "not 60"},
-		"empty probe":       {swap(`["/bin/true"]`, `[]`), "health[0].exec is empty"},
+		"empty probe":       {swap(`["/bin/true"]`, `[]`), "health[0].exec: it is empty"},
 		"url alone":         {swap(`, "root": "root.json"`, ""), "url and root belong together"},
 		"negative rate":     {swap(`"trial"`, `"limits": {"rate": -1}, "trial"`), "limits.rate"},
 		"negative reserve":  {swap(`"trial"`, `"limits": {"reserve": -1}, "trial"`), "limits.reserve"},
@@ -91,8 +91,12 @@ func TestConfigTooLong(t *testing.T) {
 func TestReadmeNamesEveryKey(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	source, err := os.ReadFile("config.go")
-	require.NoError(t, err)
+	var source []byte
+	for _, file := range []string{"config.go", "probes.go", "monitor.go"} {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		source = append(source, text...)
+	}
 	for _, key := range regexp.MustCompile(`json:"(\w+)"`).FindAllStringSubmatch(string(source), -1) {
 		require.Regexp(t, "`[^`]*"+key[1]+"[^`]*`", string(readme), "README.md does not name %s", key[1])
 	}

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,27 +14,98 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pawl-ota/pawl/ota"
 )
 
+// checkOf makes a check of the health section of a configuration.
+func checkOf(t *testing.T, text string) ota.Check {
+	t.Helper()
+	c, err := parseConfig([]byte(strings.Replace(goodConfig, `[{"exec": ["/bin/true"]}]`, text, 1)))
+	require.NoError(t, err)
+	c.resolve(t.TempDir())
+	check, err := (&agent{config: c}).health()
+	require.NoError(t, err)
+	return check
+}
+
 func TestHealthAnswers(t *testing.T) {
-	require.Nil(t, healthOf(nil), "without probes the engine asks nobody")
-	good := healthOf([]probe{{Exec: []string{"/bin/sh", "-c", "exit 0"}}})
-	require.NoError(t, good(t.Context()))
-
-	sick := healthOf([]probe{
-		{Exec: []string{"/bin/sh", "-c", "exit 0"}},
-		{Exec: []string{"/bin/sh", "-c", "echo starting; echo no camera >&2; exit 3"}},
-	})
-	require.ErrorContains(t, sick(t.Context()), `/bin/sh: exit status 3: "no camera"`)
-
-	missing := healthOf([]probe{{Exec: []string{filepath.Join(t.TempDir(), "gone")}}})
-	require.Error(t, missing(t.Context()))
+	require.Nil(t, checkOf(t, `[]`), "without probes the engine asks nobody")
+	require.NoError(t, checkOf(t, `[{"exec": ["/bin/sh", "-c", "exit 0"]}]`)(t.Context()))
+	sick := checkOf(t, `[{"exec": ["/bin/sh", "-c", "exit 0"]}, {"exec": ["/bin/sh", "-c", "echo starting; echo no camera >&2; exit 3"]}]`)
+	require.EqualError(t, sick(t.Context()), `exec sh #2: /bin/sh: exit status 3 (no camera)`)
+	missing := checkOf(t, `[{"name": "test", "exec": ["/nowhere/at/all"]}]`)
+	require.ErrorContains(t, missing(t.Context()), "test: ")
 }
 
 func TestProbeHasAFixedEnvironment(t *testing.T) {
 	t.Setenv("SECRET", "1")
-	err := runProbe(t.Context(), []string{"/bin/sh", "-c", `echo "<$SECRET> <$PAWL_PHASE>"; exit 1`})
-	require.ErrorContains(t, err, "<> <health>")
+	check := checkOf(t, `[{"exec": ["/bin/sh", "-c", "echo \"<$SECRET> <$PAWL_PHASE>\"; exit 1"]}]`)
+	require.ErrorContains(t, check(t.Context()), "<> <health>")
+}
+
+// TestEachProbe asks each kind once where it is well, and once where it is
+// sick.
+func TestEachProbe(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "all is well") }))
+	defer server.Close()
+	port := strings.TrimPrefix(server.URL, "http://")
+	beat := filepath.Join(t.TempDir(), "beat")
+	require.NoError(t, os.WriteFile(beat, fmt.Append(nil, os.Getpid()), 0o600))
+	for name, c := range map[string]struct{ well, sick, saw string }{
+		"http":     {`{"http": {"url": "` + server.URL + `/x", "body": "^all"}}`, `{"http": {"url": "http://me:secret@` + port + `/x?t=secret", "status": [204]}}`, "http " + port + "/x: "},
+		"tcp":      {`{"tcp": "` + port + `"}`, `{"tcp": "127.0.0.1:1"}`, "connection refused"},
+		"process":  {`{"process": {"pidFile": "` + beat + `"}}`, `{"process": {"name": "nobody has it"}}`, "there should be 1 or more"},
+		"file":     {`{"file": {"path": "` + beat + `", "age": "1h"}}`, `{"file": {"path": "/nowhere", "age": "1h"}}`, "no such file"},
+		"any":      {`{"any": [{"tcp": "127.0.0.1:1"}, {"tcp": "` + port + `"}]}`, `{"any": [{"tcp": "127.0.0.1:1"}, {"tcp": "` + port + `"}], "least": 2}`, "tcp 127.0.0.1:1: "},
+		"all":      {`{"any": [{"all": [{"exec": ["/bin/false"]}]}, {"all": [{"exec": ["/bin/true"]}]}]}`, `{"all": [{"exec": ["/bin/true"]}, {"exec": ["/bin/false"]}]}`, "exec false: "},
+		"advisory": {`{"exec": ["/bin/false"], "advisory": true}`, `{"exec": ["/bin/false"]}`, "exec false: "},
+	} {
+		require.NoError(t, checkOf(t, "["+c.well+"]")(t.Context()), name)
+		err := checkOf(t, "["+c.sick+"]")(t.Context())
+		require.ErrorContains(t, err, c.saw, name)
+		require.NotContains(t, err.Error(), "secret", name)
+	}
+}
+
+// TestUnitProbe asks a systemctl that is found in the fixed path; without one,
+// or without systemd, it is sick.
+func TestUnitProbe(t *testing.T) {
+	require.ErrorContains(t, checkOf(t, `[{"unit": "no-such-thing.service", "restarts": 2}]`)(t.Context()), "unit no-such-thing.service: ")
+}
+
+// TestHysteresis has a probe be sick only the second time, and well again only
+// the second time.
+func TestHysteresis(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate")
+	check := checkOf(t, `[{"exec": ["/usr/bin/test", "-e", "`+gate+`"], "successes": 2, "failures": 2}]`)
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	require.ErrorContains(t, check(t.Context()), "not enough yet")
+	require.NoError(t, check(t.Context()))
+	require.NoError(t, os.Remove(gate))
+	require.NoError(t, check(t.Context()))
+	require.Error(t, check(t.Context()))
+}
+
+func TestHealthRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		`{}`:                            "health[0].exec, http, tcp",
+		`{"exec": []}`:                  "health[0].exec: it is empty",
+		`{"exec": ["a"], "tcp": "b:1"}`: "health[0].tcp: it asks by exec already",
+		`{"http": {"url": "ftp://x"}}`:  "health[0].http: url is not one",
+		`{"http": {"url": "http://x", "body": "("}}`:               "health[0].http: body: ",
+		`{"file": {"path": "x"}}`:                                  "path and age are needed",
+		`{"tcp": "a:1", "restarts": 1}`:                            "health[0].restarts: it belongs to unit",
+		`{"tcp": "a:1", "least": 1}`:                               "health[0].least: it belongs to any",
+		`{"any": []}`:                                              "cannot be well",
+		`{"any": [{"exec": [""]}]}`:                                "health[0].any[0].exec: it is empty",
+		`{"any": [{"tcp": "a:1"}], "name": "x"}`:                   "belong to the entries of a group",
+		`{"tcp": "a:1", "name": "x"}, {"tcp": "b:1", "name": "x"}`: "two probes have the name x",
+		`{"tcp": "a:1", "failures": -1}`:                           "negative",
+	} {
+		_, err := parseConfig([]byte(strings.Replace(goodConfig, `[{"exec": ["/bin/true"]}]`, "["+text+"]", 1)))
+		require.ErrorContains(t, err, want, text)
+	}
 }
 
 // TestHangingProbe has a probe with a child of its own that both wait for
@@ -41,8 +115,8 @@ func TestHangingProbe(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	err := runProbe(ctx, []string{"/bin/sh", "-c", `sleep 100 & echo $$ $! > "$1"; echo waiting; wait`, "sh", pids})
-	require.ErrorContains(t, err, `did not answer in time and was killed: "waiting"`)
+	err := checkOf(t, `[{"exec": ["/bin/sh", "-c", "sleep 100 & echo $$ $! > \"$1\"; echo waiting; wait", "sh", "`+pids+`"]}]`)(ctx)
+	require.ErrorContains(t, err, `did not answer in time and was killed (waiting)`)
 	require.Less(t, time.Since(begin), 5*time.Second)
 	text, err := os.ReadFile(pids)
 	require.NoError(t, err)
@@ -64,7 +138,7 @@ func alive(pid int) bool {
 }
 
 func TestOutputOfAProbeIsBounded(t *testing.T) {
-	err := runProbe(t.Context(), []string{"/bin/sh", "-c", `i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done; printf '%0600d' 7; exit 1`})
+	err := checkOf(t, `[{"exec": ["/bin/sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done; printf '%0600d' 7; exit 1"]}]`)(t.Context())
 	require.Error(t, err)
 	require.Less(t, len(err.Error()), 700)
 }

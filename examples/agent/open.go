@@ -29,11 +29,15 @@ func (a *agent) open(ctx context.Context, progress func(ota.Progress)) error {
 	if err := a.makeBackends(); err != nil {
 		return err
 	}
+	health, err := a.health()
+	if err != nil {
+		return err
+	}
 	options := ota.Options{
 		Dir:        c.stateDir(),
 		Device:     c.Device,
 		Backends:   a.backends,
-		Health:     a.health(),
+		Health:     health,
 		Trial:      c.Trial.options(),
 		Progress:   progress,
 		Retry:      a.args.retry,
@@ -45,8 +49,26 @@ func (a *agent) open(ctx context.Context, progress func(ota.Progress)) error {
 	if src != nil {
 		options.Source = src
 	}
-	a.updater, err = ota.Open(ctx, options)
+	if a.watchdog != nil {
+		options.Watchdog = a.watchdog
+		options.WatchdogTimeout = max(time.Minute, 2*(c.Trial.timeout()+time.Duration(c.Trial.Interval)+time.Second))
+	}
+	if a.report != nil {
+		options.Progress = func(p ota.Progress) {
+			progress(p)
+			a.report.progress(p)
+		}
+	}
+	if a.updater, err = ota.Open(ctx, options); err == nil && a.report != nil {
+		a.report.opened(a)
+	}
 	return err
+}
+
+// close lets go of what open took.
+func (a *agent) close() {
+	_ = a.updater.Close() // what is open goes on with the next agent
+	a.closeApps()
 }
 
 func (t trial) options() ota.Trial {
@@ -64,7 +86,7 @@ func (t trial) options() ota.Trial {
 // it, so that a broken certificate never keeps a device from going back.
 func (a *agent) openSource() (*tuf.Source, error) {
 	s := a.config.Source
-	if !commands[a.args.verb].asks || s.URL == "" {
+	if !a.asks || s.URL == "" {
 		return nil, nil
 	}
 	root, err := readAtMost(s.Root, maxTrusted)
@@ -82,6 +104,7 @@ func (a *agent) openSource() (*tuf.Source, error) {
 		if options.Client, err = a.config.client(a.warn); err != nil {
 			return nil, err
 		}
+		a.client = options.Client
 	}
 	return tuf.New(options)
 }
@@ -113,6 +136,15 @@ func (a *agent) makeBackends() error {
 		}
 	}
 	return a.openApps()
+}
+
+// warned takes what was kept.
+func (a *agent) warned() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := a.warnings
+	a.warnings = nil
+	return all
 }
 
 // warn keeps what goes with the answer.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pawl-ota/pawl/examples/bar"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/fetch"
 )
 
 // args is the command line.
@@ -26,7 +27,7 @@ type args struct {
 	json   bool
 	retry  bool
 	plan   bool
-	name   string // of reset
+	name   string // of reset; the file of bundle-logs
 	data   bool   // with reset: the volumes too
 }
 
@@ -34,10 +35,16 @@ type args struct {
 // read.
 type agent struct {
 	args     args
+	asks     bool // the repository
 	config   *config
 	backends map[string]ota.Backend
+	client   *fetch.Client // nil where nothing is fetched over HTTP
 	updater  *ota.Updater
+	report   reporting    // nil where nobody is told
+	watchdog ota.Watchdog // nil where there is none
 	settled  ota.Result
+	stdout   io.Writer
+	stderr   io.Writer
 
 	mu       sync.Mutex // guards warnings
 	warnings []string
@@ -52,38 +59,41 @@ func run(ctx context.Context, argv []string, stdout, stderr io.Writer) int {
 	if a.verb == "" {
 		return exitOK
 	}
-	ans := execute(ctx, a, stderr)
-	ans.Command = a.verb
-	return printAnswer(ans, a, stdout, stderr)
+	work := &agent{args: a, asks: commands[a.verb].asks, stdout: stdout, stderr: stderr}
+	ans := execute(ctx, work)
+	ans.Command, ans.lists = a.verb, commands[a.verb].lists
+	code := printAnswer(ans, a, stdout, stderr)
+	if work.report != nil {
+		work.report.close(ctx)
+	}
+	return code
 }
 
 // execute loads the configuration, opens what the command needs and runs it.
-func execute(ctx context.Context, a args, stderr io.Writer) answer {
-	c, err := loadConfig(a.config)
-	if err != nil {
+func execute(ctx context.Context, work *agent) (ans answer) {
+	var err error
+	if work.config, err = loadConfig(work.args.config); err != nil {
 		return failed("cannot use the configuration", errUsage{err})
 	}
-	work := &agent{args: a, config: c}
-	if a.verb == "status" || a.verb == "history" {
-		return commands[a.verb].run(ctx, work)
+	verb := commands[work.args.verb]
+	if verb.alone {
+		return verb.run(ctx, work)
 	}
 	var line *bar.Bar
-	if f, ok := stderr.(*os.File); ok && !a.json {
+	if f, ok := work.stderr.(*os.File); ok && !work.args.json {
 		line = bar.New(f)
 	}
 	defer line.Clear()
+	work.report = work.openReport(ctx)
 	if err := work.open(ctx, line.Show); err != nil {
 		return failed("cannot start", err)
 	}
-	defer work.updater.Close()
-	defer work.closeApps()
+	defer work.close()
 	if work.updater.Status().Tx == nil {
 		work.settleApps(ctx)
 	}
-	ans := settleAndRun(ctx, work)
-	work.mu.Lock()
-	defer work.mu.Unlock()
-	ans.Warnings = work.warnings
+	ans = settleAndRun(ctx, work)
+	ans.Warnings = work.warned()
 	return ans
 }
 
@@ -132,7 +142,7 @@ func (a args) withWords(words []string) (args, error) {
 	}
 	verb, more := words[0], words[1:]
 	if _, ok := commands[verb]; !ok {
-		return a, fmt.Errorf("%.40q is not a command: one of %v", verb, verbs())
+		return a, fmt.Errorf("%.40q is not a command: one of %v%s", verb, verbs(), otherVerbs)
 	}
 	if (verb == "rollback" || verb == "adopt") && len(more) == 1 {
 		seq, err := strconv.ParseUint(more[0], 10, 53)
@@ -145,6 +155,9 @@ func (a args) withWords(words []string) (args, error) {
 		if len(more) != 1 {
 			return a, fmt.Errorf("reset takes the name of one app")
 		}
+		a.name, more = more[0], nil
+	}
+	if verb == "bundle-logs" && len(more) == 1 {
 		a.name, more = more[0], nil
 	}
 	if len(more) > 0 {
@@ -191,7 +204,7 @@ func printAnswer(ans answer, a args, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintln(stdout, plain(ans.Line))
 	more := stderr
-	if commands[a.verb].lists {
+	if ans.lists {
 		more = stdout
 	}
 	for _, line := range ans.more {

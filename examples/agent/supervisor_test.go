@@ -59,11 +59,14 @@ func TestServicesArePartOfHealth(t *testing.T) {
 	c.resolve(t.TempDir())
 	a := &agent{config: c}
 	require.NoError(t, a.makeBackends())
-	check := a.health()
+	check, err := a.health()
+	require.NoError(t, err)
 	require.NotNil(t, check, "services are asked for without any probe")
 	require.NoError(t, check(t.Context()))
 
 	c.Supervisor = nil
 	require.NoError(t, a.makeBackends())
-	require.Nil(t, a.health())
+	check, err = a.health()
+	require.NoError(t, err)
+	require.Nil(t, check)
 }

@@ -1,0 +1,42 @@
+//go:build !monitor
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/pawl-ota/pawl/monitor"
+)
+
+// monitoring is what an agent that was built with -tags monitor, for some
+// megabytes more, knows besides: run, reports, bundle-logs.
+type monitoring struct{}
+
+var errNoMonitor = errors.New("this agent knows nothing of it: build it with go build -tags monitor")
+
+func (monitoring) parse(run, report json.RawMessage, _ string) error {
+	switch {
+	case run != nil:
+		return fmt.Errorf("run: %w", errNoMonitor)
+	case report != nil:
+		return fmt.Errorf("report: %w", errNoMonitor)
+	}
+	return nil
+}
+
+func (monitoring) paths(func(*string)) {}
+
+func (*agent) openReport(context.Context) reporting { return nil }
+
+func (question) askMachine(string) (monitor.Ask, string, error) { return nil, "", errNoMonitor }
+
+// addMonitored adds what only the other agent knows.
+func (*agent) addMonitored(*condition) []string { return nil }
+
+// otherVerbs says where the others are.
+const otherVerbs = "; run and bundle-logs with go build -tags monitor"
+
+func withMore(all map[string]command) map[string]command { return all }

@@ -1,0 +1,39 @@
+//go:build monitor
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pawl-ota/pawl/monitor/outbox"
+)
+
+// addMonitored adds how much waits to be sent, and why the device booted.
+func (a *agent) addMonitored(c *condition) (problems []string) {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it the rest is of use still
+	c.Boot = &bootNow{ID: string(bytes.TrimSpace(id)), Uptime: uptime()}
+	c.Boot.Reason, _ = a.config.boots().Why() // empty says that nobody knows
+	if a.config.monitor.report == nil {
+		return nil
+	}
+	s, err := outbox.Look(a.config.outboxDir())
+	if err != nil {
+		return []string{err.Error()}
+	}
+	l := s.Lost
+	c.Outbox = &outboxNow{s.Results, s.Metrics, s.Bytes, l.Results + l.Metrics + l.Refused + l.Damaged + l.TooLarge}
+	return s.Notes
+}
+
+// uptime is the running time since the boot.
+func uptime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
