@@ -69,11 +69,19 @@ func (c *Compose) makePermanent(ctx context.Context, rec *record, s *set) error 
 		if err := c.startOne(ctx, s, v, lenient); err != nil {
 			return fmt.Errorf("service %s: %w", v.Name, err)
 		}
-		if err := c.engine.SetRestart(ctx, s.Boxes[v.Name], v.Restart); err != nil {
+		if err := c.policy(ctx, w, s.Boxes[v.Name], v.Restart); err != nil {
 			return err
 		}
 	}
 	return c.rename(ctx, app, s, w.others(s.Tx))
+}
+
+// policy gives a container a restart policy, unless it had that one already.
+func (c *Compose) policy(ctx context.Context, was world, id string, want compose.Restart) error {
+	if b, ok := was.box(id); ok && b.Restart == normal(want) {
+		return nil
+	}
+	return c.engine.SetRestart(ctx, id, want)
 }
 
 // collect removes what no set of the record refers to: containers of sets that

@@ -18,6 +18,10 @@ import (
 // the files of the archive by their digests. An error is that the engine could
 // not be asked.
 func (c *Compose) compareImage(ctx context.Context, ref string, config release.Digest, layers []release.Digest) (wrong string, err error) {
+	info, err := c.engine.Info(ctx)
+	if err != nil {
+		return "", err
+	}
 	r, err := c.engine.Save(ctx, ref)
 	switch {
 	case errors.Is(err, errMissing):
@@ -27,7 +31,7 @@ func (c *Compose) compareImage(ctx context.Context, ref string, config release.D
 	case err != nil:
 		return err.Error(), nil
 	}
-	found, err := digests(r)
+	found, err := digests(r, info.Snapshots)
 	if closing := r.Close(); err == nil {
 		err = closing
 	}
@@ -37,21 +41,25 @@ func (c *Compose) compareImage(ctx context.Context, ref string, config release.D
 	if err != nil {
 		return "the engine cannot read it: " + err.Error(), nil
 	}
-	if !found[config] {
+	if _, ok := found[config]; !ok {
 		return "its configuration is another one", nil
 	}
 	for n, l := range layers {
-		if !found[l] {
+		if _, ok := found[l]; !ok {
 			return fmt.Sprintf("layer %d of %d is another one", n+1, len(layers)), nil
 		}
 	}
-	return "", nil
+	if !info.Snapshots || len(layers) == 0 {
+		return "", nil
+	}
+	return c.compareFiles(ctx, ref, layers, found)
 }
 
 // digests returns the digests of all files of an archive; of those that are
-// compressed also the digest of what is in them.
-func digests(archive io.Reader) (map[release.Digest]bool, error) {
-	found := map[release.Digest]bool{}
+// compressed the digest of what is in them too. With trees it says what is in
+// those that are archives themselves.
+func digests(archive io.Reader, trees bool) (map[release.Digest]tree, error) {
+	found := map[release.Digest]tree{}
 	for r := tar.NewReader(archive); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -63,26 +71,37 @@ func digests(archive io.Reader) (map[release.Digest]bool, error) {
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		if err := addDigests(found, r); err != nil {
+		if err := addDigests(found, r, trees); err != nil {
 			return nil, fmt.Errorf("%.80q: %w", h.Name, err)
 		}
 	}
 }
 
-func addDigests(found map[release.Digest]bool, r io.Reader) error {
+func addDigests(found map[release.Digest]tree, r io.Reader, trees bool) error {
 	outer := sha256.New()
 	in := bufio.NewReader(io.TeeReader(r, outer))
 	if head, _ := in.Peek(2); len(head) == 2 && head[0] == 0x1f && head[1] == 0x8b {
 		if z, err := gzip.NewReader(in); err == nil {
-			inner := sha256.New()
-			if _, err := io.Copy(inner, z); err == nil {
-				found[release.Digest(inner.Sum(nil))] = true
+			if sum, t, err := digest(z, trees); err == nil {
+				found[sum] = t
 			}
 		}
 	}
-	if _, err := io.Copy(io.Discard, in); err != nil {
+	_, t, err := digest(in, trees)
+	if err != nil {
 		return err
 	}
-	found[release.Digest(outer.Sum(nil))] = true
+	found[release.Digest(outer.Sum(nil))] = t
 	return nil
+}
+
+// digest reads r to its end.
+func digest(r io.Reader, trees bool) (sum release.Digest, t tree, err error) {
+	h := sha256.New()
+	in := io.TeeReader(r, h)
+	if trees {
+		t, _ = readTree(in) // most is no archive
+	}
+	_, err = io.Copy(io.Discard, in)
+	return release.Digest(h.Sum(nil)), t, err
 }

@@ -53,6 +53,9 @@ var (
 	// ErrPlatform is returned by Stage for an image of another processor or
 	// system than the engine's.
 	ErrPlatform = errors.New("the image is for another platform")
+	// ErrUnsupported is returned by Stage for an app that asks for what the engine
+	// cannot do. Nothing was changed.
+	ErrUnsupported = errors.New("the engine cannot do this")
 	// ErrLost is returned by Activate when the engine has lost what Stage made.
 	// Nothing was changed.
 	ErrLost = errors.New("the engine has lost what was staged")

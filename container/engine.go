@@ -72,7 +72,14 @@ func (e *dockerEngine) Info(ctx context.Context) (engineInfo, error) {
 	if err != nil {
 		return engineInfo{}, explain(err)
 	}
+	version, err := e.cli.ServerVersion(ctx)
+	if err != nil {
+		return engineInfo{}, explain(err)
+	}
 	out := engineInfo{Root: i.DockerRootDir, OS: i.OSType, Arch: architecture(i.Architecture)}
+	for _, part := range version.Components {
+		out.Podman = out.Podman || part.Name == "Podman Engine"
+	}
 	for _, s := range i.DriverStatus {
 		out.Snapshots = out.Snapshots || s[0] == "driver-type" && strings.HasPrefix(s[1], "io.containerd.snapshotter")
 	}
@@ -137,6 +144,35 @@ func finish(r io.ReadCloser) (err error) {
 func (e *dockerEngine) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
 	r, err := e.cli.ImageSave(ctx, []string{ref})
 	return r, explain(err)
+}
+
+func (e *dockerEngine) Files(ctx context.Context, ref string, labels map[string]string) (io.ReadCloser, error) {
+	c := &docker.Config{Image: ref, Labels: labels, Entrypoint: []string{"/"}}
+	r, err := e.cli.ContainerCreate(ctx, c, &docker.HostConfig{NetworkMode: "none"}, nil, nil, "")
+	if err != nil {
+		return nil, explain(err)
+	}
+	f := &files{e: e, id: r.ID}
+	if f.ReadCloser, err = e.cli.ContainerExport(ctx, r.ID); err != nil {
+		return nil, errors.Join(explain(err), f.remove())
+	}
+	return f, nil
+}
+
+// files is the export of a container, which goes with it.
+type files struct {
+	io.ReadCloser
+	e  *dockerEngine
+	id string
+}
+
+func (f *files) Close() error { return errors.Join(f.ReadCloser.Close(), f.remove()) }
+
+// remove takes the container away even where the time is up.
+func (f *files) remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return gone(f.e.cli.ContainerRemove(ctx, f.id, docker.RemoveOptions{Force: true, RemoveVolumes: true}))
 }
 
 func (e *dockerEngine) Pull(ctx context.Context, ref string, login Login) error {
@@ -205,6 +241,9 @@ func (e *dockerEngine) Box(ctx context.Context, id string) (box, error) {
 	if t, err := time.Parse(time.RFC3339Nano, c.State.StartedAt); err == nil && t.Year() > 1 {
 		b.Started = t
 	}
+	if b.State == created && !b.Started.IsZero() {
+		b.State, b.Exit = exited, lostExit // as Podman says of what ran when the power went
+	}
 	if c.NetworkSettings != nil {
 		for _, n := range c.NetworkSettings.Networks {
 			b.Networks = append(b.Networks, n.NetworkID)
@@ -213,6 +252,9 @@ func (e *dockerEngine) Box(ctx context.Context, id string) (box, error) {
 	}
 	return b, nil
 }
+
+// lostExit is the exit code of a container of which the engine knows none.
+const lostExit = 255
 
 func limitsOf(r docker.Resources) compose.Limits {
 	l := compose.Limits{
@@ -363,9 +405,8 @@ func resources(v compose.Service) docker.Resources {
 		CPUShares: l.CPUShares, CPUPeriod: l.CPUPeriod, CPUQuota: l.CPUQuota, CpusetCpus: l.CPUSet,
 		DeviceCgroupRules: v.DeviceRules,
 	}
-	if l.Pids != 0 {
-		r.PidsLimit = &l.Pids
-	}
+	pids := cmp.Or(l.Pids, -1) // no limit, where an engine has one of its own
+	r.PidsLimit = &pids
 	for _, d := range v.Devices {
 		r.Devices = append(r.Devices, docker.DeviceMapping{PathOnHost: d.Host, PathInContainer: d.Container, CgroupPermissions: d.Permissions})
 	}

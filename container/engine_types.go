@@ -36,6 +36,9 @@ type imageStore interface {
 	Tagged(ctx context.Context, repository string) ([]imageInfo, error)
 	Load(ctx context.Context, archive io.Reader) error
 	Save(ctx context.Context, ref string) (io.ReadCloser, error)
+	// Files gives out what a container of the image would find, as a tar; the
+	// container that it takes has the labels.
+	Files(ctx context.Context, ref string, labels map[string]string) (io.ReadCloser, error)
 	// Pull gets an image by name and digest.
 	Pull(ctx context.Context, ref string, login Login) error
 	Tag(ctx context.Context, id, tag string) error
@@ -83,8 +86,11 @@ type engineInfo struct {
 	Root     string // the folder of its store
 	OS, Arch string // as the Open Container Initiative writes them
 	// Snapshots is set for the containerd image store: the id of an image is not
-	// the digest of its configuration, and an archive has to be whole.
+	// the digest of its configuration, an archive has to be whole, and what
+	// containers run is another copy than what the engine gives out.
 	Snapshots bool
+	// Podman is set for Podman: an archive has to be whole there too.
+	Podman bool
 }
 
 type imageInfo struct {
@@ -109,7 +115,7 @@ type box struct {
 	Restarts int
 	Restart  compose.Restart
 	Limits   compose.Limits
-	Networks []string // ids, of those it is attached to
+	Networks []string // ids of those it is attached to; names, where it is Podman
 	// Broken is why the engine cannot describe it; of the rest only ID, Labels,
 	// Image and State are set then.
 	Broken string

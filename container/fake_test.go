@@ -46,6 +46,7 @@ type fakeState struct {
 	images   map[string]fakeImage // by id
 	tags     map[string]string    // ids by tag
 	layers   map[string][]byte    // by diff ID
+	unpacked map[string][]byte    // by diff ID: what containers find
 	boxes    map[string]fakeBox
 	networks map[string]network
 	volumes  map[string]volume
@@ -58,7 +59,7 @@ type fakeBox struct {
 }
 
 func (s fakeState) clone() fakeState {
-	return fakeState{maps.Clone(s.images), maps.Clone(s.tags), maps.Clone(s.layers), maps.Clone(s.boxes), maps.Clone(s.networks), maps.Clone(s.volumes)}
+	return fakeState{maps.Clone(s.images), maps.Clone(s.tags), maps.Clone(s.layers), maps.Clone(s.unpacked), maps.Clone(s.boxes), maps.Clone(s.networks), maps.Clone(s.volumes)}
 }
 
 // fake is a container engine in memory. It counts the calls that change
@@ -90,12 +91,12 @@ type fake struct {
 }
 
 func newFake(snapshots bool) *fake {
-	s := fakeState{map[string]fakeImage{}, map[string]string{}, map[string][]byte{}, map[string]fakeBox{}, map[string]network{}, map[string]volume{}}
+	s := fakeState{map[string]fakeImage{}, map[string]string{}, map[string][]byte{}, map[string][]byte{}, map[string]fakeBox{}, map[string]network{}, map[string]volume{}}
 	return &fake{snapshots: snapshots, fakeState: s, synced: s.clone()}
 }
 
 // reads are the calls that change nothing.
-var reads = map[string]bool{"info": true, "published": true, "image": true, "tagged": true, "save": true, "boxes": true, "box": true, "networks": true, "volumes": true}
+var reads = map[string]bool{"info": true, "published": true, "image": true, "tagged": true, "save": true, "files": true, "boxes": true, "box": true, "networks": true, "volumes": true}
 
 // step is one call: f is what it does.
 func (f *fake) step(ctx context.Context, what string, do func() error) error {
@@ -303,7 +304,7 @@ func (f *fake) load(archive []byte) error {
 				return errors.New("invalid diffID")
 			}
 			if _, there := f.layers[id]; !there { // what is listed is not loaded again
-				f.layers[id] = data
+				f.layers[id], f.unpacked[id] = data, data
 			}
 		}
 		id := f.imageID(files[m.Config])
@@ -343,6 +344,24 @@ func (f *fake) Save(ctx context.Context, ref string) (r io.ReadCloser, err error
 		}
 		_ = w.Close()
 		r = io.NopCloser(&b)
+		return nil
+	})
+	return r, err
+}
+
+// Files lays the layers over each other, of which none takes anything away.
+func (f *fake) Files(ctx context.Context, ref string, _ map[string]string) (r io.ReadCloser, err error) {
+	err = f.step(ctx, "files", func() error {
+		id, ok := f.resolve(ref)
+		if !ok {
+			return errMissing
+		}
+		var all []byte
+		for _, l := range f.images[id].layers {
+			all = append(all, bytes.TrimRight(f.unpacked[l], "\x00")...)
+			all = append(all, make([]byte, (512-len(all)%512)%512)...)
+		}
+		r = io.NopCloser(bytes.NewReader(append(all, make([]byte, 1024)...)))
 		return nil
 	})
 	return r, err
@@ -406,6 +425,7 @@ func (f *fake) dropLayers(ids []string) {
 		}
 		if !kept {
 			delete(f.layers, id)
+			delete(f.unpacked, id)
 		}
 	}
 }

@@ -21,6 +21,9 @@ type imageConfig struct {
 	RootFS       struct {
 		DiffIDs []string `json:"diff_ids"`
 	} `json:"rootfs"`
+	Config struct {
+		Healthcheck *struct{} // there or not
+	} `json:"config"`
 }
 
 // readConfig reads an image's configuration from the release: from it, and not
@@ -186,7 +189,7 @@ func isContent(err error) bool {
 // lie below it too.
 func (c *Compose) layersThere(ctx context.Context, rec *record, config imageConfig) (map[release.Digest]bool, error) {
 	info, err := c.engine.Info(ctx)
-	if err != nil || info.Snapshots {
+	if err != nil || info.Snapshots || info.Podman {
 		return nil, err
 	}
 	most := 0

@@ -79,13 +79,21 @@ func (l *limited) Load(ctx context.Context, archive io.Reader) error {
 	return l.once(ctx, l.opts.TransferLimit, func(ctx context.Context) error { return l.e.Load(ctx, archive) })
 }
 
-// Save has the limit end with the reader.
 func (l *limited) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
+	return l.read(ctx, "cannot read image "+ref, func(ctx context.Context) (io.ReadCloser, error) { return l.e.Save(ctx, ref) })
+}
+
+func (l *limited) Files(ctx context.Context, ref string, labels map[string]string) (io.ReadCloser, error) {
+	return l.read(ctx, "cannot read the files of image "+ref, func(ctx context.Context) (io.ReadCloser, error) { return l.e.Files(ctx, ref, labels) })
+}
+
+// read has the limit end with the reader.
+func (l *limited) read(ctx context.Context, what string, f func(context.Context) (io.ReadCloser, error)) (io.ReadCloser, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.TransferLimit)
-	r, err := l.e.Save(ctx, ref)
+	r, err := f(ctx)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("cannot read image %s: %w", ref, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return &saving{r, cancel}, nil
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/pawl-ota/pawl/internal/dockerd"
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
 )
@@ -90,11 +89,6 @@ type killRig struct {
 func (r *killRig) backend() *Compose { return r.b }
 func (r *killRig) dark() bool        { return r.k.dead }
 
-func (r *killRig) boot() {
-	r.e.Kill()
-	r.e.Restart()
-}
-
 func (r *killRig) reopen() {
 	r.realRig.reopen()
 	l := r.b.engine.(*limited)
@@ -133,6 +127,7 @@ func killApp(t testing.TB, n int) testApp {
 	return realApp(t, n).changed(t, func(a *compose.App) {
 		v := testService("web", 0)
 		v.Command = []string{"-after", "1h"}
+		plain(&v)
 		a.Services, a.Volumes, a.Files = []compose.Service{v}, nil, nil
 		a.Networks[0].Internal = n > 1
 	})
@@ -144,7 +139,7 @@ func killApp(t testing.TB, n int) testApp {
 // release runs, and after another crash of the engine still.
 func TestKilledEngine(t *testing.T) {
 	r := &killRig{realRig: &realRig{t: t, dir: t.TempDir()}}
-	r.e = dockerd.Start(t)
+	r.e = startEngine(t)
 	r.reopen()
 	now, next := killApp(t, 1), killApp(t, 2)
 	r.install("first", now)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,24 @@ func (r *realRig) files(pattern string) []string {
 	return all
 }
 
+// places are where an engine keeps what the tests break: the two files of the app,
+// what leads to layers, and the description of an image.
+type places struct{ version, app, links, image string }
+
+// places asks the engine which they are.
+func (r *realRig) places() places {
+	info, err := r.b.engine.Info(r.t.Context())
+	require.NoError(r.t, err)
+	switch {
+	case info.Podman:
+		return places{"overlay/*/diff/version", "overlay/*/diff/app", "overlay/*/diff/*", "overlay-images/%s/*"}
+	case info.Snapshots:
+		const files = "containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs/"
+		return places{files + "version", files + "app", files + "*", "containerd/daemon/io.containerd.content.v1.content/blobs/sha256/%s"}
+	}
+	return places{"overlay2/*/diff/version", "overlay2/*/diff/app", "overlay2/l/*", "image/overlay2/imagedb/content/sha256/%s"}
+}
+
 // storeOfAnEngine breaks the store of a real engine in every way that a power
 // cut or a person does, has Verify find it, and Repair mend it with what is on
 // the device.
@@ -47,7 +66,7 @@ func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	r, a, ctx := newRealRig(t, e), realApp(t, 1), t.Context()
 	r.install("one", a)
 	r.serves("version 1")
-	id := func(a testApp) string { return a.app.Images[0].Config.Digest.String() }
+	id, at := a.app.Images[0].Config.Digest.String(), r.places()
 	down := func(do func(r *realRig, a testApp)) func(*realRig, testApp) {
 		return func(r *realRig, a testApp) {
 			r.e.Kill()
@@ -60,22 +79,22 @@ func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
 		do   func(r *realRig, a testApp)
 	}{
 		{"an emptied file of a layer", func(r *realRig, _ testApp) {
-			for _, path := range r.files("overlay2/*/diff/version") {
+			for _, path := range r.files(at.version) {
 				require.NoError(t, os.Truncate(path, 0))
 			}
 		}},
 		{"a layer's files deleted", down(func(r *realRig, _ testApp) {
-			for _, path := range r.files("overlay2/*/diff/app") {
+			for _, path := range r.files(at.app) {
 				require.NoError(t, os.Remove(path))
 			}
 		})},
 		{"links of layers lost", down(func(r *realRig, _ testApp) {
-			for _, path := range r.files("overlay2/l/*") {
-				require.NoError(t, os.Remove(path))
+			for _, path := range r.files(at.links) {
+				require.NoError(t, os.RemoveAll(path))
 			}
 		})},
 		{"an image's description zeroed", down(func(r *realRig, a testApp) {
-			for _, path := range r.files("image/overlay2/imagedb/content/sha256/" + id(a)) {
+			for _, path := range r.files(fmt.Sprintf(at.image, id)) {
 				require.NoError(t, os.Truncate(path, 0))
 			}
 		})},
@@ -88,7 +107,11 @@ func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
 			for _, b := range w {
 				require.NoError(t, r.b.engine.Stop(t.Context(), b.ID, 0))
 			}
-			out, err := exec.Command(testneeds.Program(t, "docker"), "-H", r.e.Host(), "system", "prune", "-af").CombinedOutput()
+			program, to := "docker", "-H"
+			if engineKind == "podman" {
+				program, to = "podman", "--url"
+			}
+			out, err := exec.Command(testneeds.Program(t, program), to, r.e.Host(), "system", "prune", "-af").CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		}},
 	} {
@@ -99,14 +122,17 @@ func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
 			require.NoError(t, err)
 			require.NotEmpty(t, found)
 			t.Log(found)
+			r.b.opts.Restart = func(context.Context) error {
+				r.e.Kill()
+				return r.e.Launch()
+			}
 			left, err := r.b.Repair(ctx, a.c, a.blobs)
 			require.NoError(t, err)
 			require.Empty(t, left)
 			r.serves("version 1")
 		})
 	}
-	r.e.Kill()
-	r.e.Restart()
+	r.boot()
 	r.serves("version 1")
 }
 
@@ -116,6 +142,7 @@ func smallApp(t testing.TB, n int) testApp {
 	return realApp(t, n).changed(t, func(a *compose.App) {
 		v := testService("web", 0)
 		v.Networks, v.NetworkMode, v.Command = nil, "none", []string{"-after", "1h"}
+		plain(&v)
 		a.Services, a.Networks, a.Volumes, a.Files = []compose.Service{v}, nil, nil, nil
 	})
 }
@@ -192,6 +219,17 @@ func (r *realRig) everyVerbTwice(apps []testApp) {
 	}
 }
 
+// pushed asks the registry for the digest of the image there.
+func (r *realRig) pushed(addr string) string {
+	q, err := http.NewRequestWithContext(r.t.Context(), http.MethodHead, "http://"+addr+"/v2/shop/app/manifests/1", nil)
+	require.NoError(r.t, err)
+	q.Header.Set("Accept", "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json")
+	a, err := (&http.Transport{DialContext: r.e.Dial, DisableKeepAlives: true}).RoundTrip(q)
+	require.NoError(r.t, err)
+	require.NoError(r.t, a.Body.Close())
+	return a.Header.Get("Docker-Content-Digest")
+}
+
 // registryOfAnEngine pulls an image that was left in a registry, with the credentials
 // of the callback, and makes nothing of what the registry has under another
 // digest.
@@ -206,10 +244,12 @@ func registryOfAnEngine(t *testing.T, e *dockerd.Engine) {
 		return string(out[:max(0, len(out)-1)])
 	}
 	r.install("one", a)
-	tag, image := addr+"/shop/app:1", "sha256:"+a.app.Images[0].Config.Digest.String()
+	there, err := r.b.engine.Image(ctx, r.b.tag(a.app.Images[0].Config.Digest))
+	require.NoError(t, err)
+	tag, image := addr+"/shop/app:1", there.ID
 	run("tag", image, tag)
 	run("push", tag)
-	ref := run("inspect", "--format", "{{index .RepoDigests 0}}", tag)
+	ref := addr + "/shop/app@" + r.pushed(addr)
 
 	asked := ""
 	r.b.opts.Credentials = func(_ context.Context, registry string) (Login, error) {
@@ -233,7 +273,9 @@ func registryOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	r.serves("version 1")
 	require.Equal(t, addr, asked)
 	_, err = r.b.engine.Image(ctx, ref)
-	require.True(t, errors.Is(err, errMissing), "the image has a name that nobody removes")
+	if engineKind != "podman" { // which finds it by its digest alone
+		require.True(t, errors.Is(err, errMissing), "the image has a name that nobody removes")
+	}
 	found, err := r.b.Verify(ctx, b.c, b.blobs)
 	require.NoError(t, err)
 	require.Empty(t, found)

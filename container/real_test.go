@@ -56,6 +56,7 @@ func realApp(t testing.TB, n int, front ...string) testApp {
 	web.Ports = []compose.Port{{HostIP: "127.0.0.1", HostPort: 8080, Container: 80, Protocol: compose.TCP}}
 	web.Files = []compose.FileMount{{Kind: compose.Secret, Name: "conf", Target: "/run/secrets/conf", Mode: 0o400}}
 	web.Trial.Uptime = 500 * time.Millisecond
+	plain(&back, &web)
 	a.app = compose.App{
 		Format: compose.Format, Name: "shop", Images: []compose.Image{i},
 		Networks: []compose.Network{{Name: "default", Engine: "shop_default"}},
@@ -107,8 +108,10 @@ func (r *realRig) empty() {
 
 // TestAppsOfAnEngine has tests share an engine that end with it as it should be.
 func TestAppsOfAnEngine(t *testing.T) {
-	e := dockerd.Start(t)
+	e := startEngine(t)
+	t.Run("refused", func(t *testing.T) { refusedByAnEngine(t, e) })
 	t.Run("update", func(t *testing.T) { updateOfAnEngine(t, e) })
+	t.Run("fields", func(t *testing.T) { fieldsOfAnEngine(t, e) })
 	t.Run("bad releases", func(t *testing.T) { badReleasesOfAnEngine(t, e) })
 	t.Run("conformance", func(t *testing.T) { conformanceOfAnEngine(t, e) })
 	t.Run("restarts", func(t *testing.T) { restartsOfAnEngine(t, e) })
@@ -127,6 +130,13 @@ func (r *realRig) reopen() {
 	}
 	r.b, err = New(Options{Name: "shop", Dir: filepath.Join(r.dir, "shop"), Host: host, Warn: func(err error) { r.t.Log("warning:", err) }})
 	require.NoError(r.t, err)
+}
+
+// boot is a power cut of the device, whose agent starts again.
+func (r *realRig) boot() {
+	r.e.Kill()
+	r.e.Restart()
+	require.NoError(r.t, r.b.Settle(r.t.Context()))
 }
 
 // get asks the published port.
@@ -214,8 +224,7 @@ func updateOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	require.Positive(t, result.Downtime)
 	require.Less(t, result.Downtime, result.Took)
 
-	r.e.Kill()
-	r.e.Restart()
+	r.boot()
 	r.serves("version 2")
 
 	_, err = update(3, realApp(t, 3, "-after", "300ms", "-exit", "7"))
@@ -230,8 +239,7 @@ func updateOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	require.NoError(t, err)
 	require.Equal(t, uint64(1), result.To.Seq)
 	r.serves("version 1")
-	r.e.Kill()
-	r.e.Restart()
+	r.boot()
 	r.serves("version 1")
 	require.Equal(t, 2, strings.Count(r.look(), "sha256:"))
 	w, err := r.b.engine.Boxes(ctx, labelComponent, "shop")

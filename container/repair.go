@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -76,10 +78,8 @@ func (c *Compose) mend(ctx context.Context, comp release.Component, content ota.
 	if err != nil || f.set == nil || len(f.damage) == 0 && !f.set.Lacks {
 		return f, err
 	}
-	for i := range f.images {
-		if err := f.mendImage(ctx, f.app.Images[i], content); err != nil {
-			return nil, err
-		}
+	if err := f.mendImages(ctx, content); err != nil {
+		return nil, err
 	}
 	if err := c.writeFiles(ctx, f.app, content); err != nil {
 		c.warn(err)
@@ -110,9 +110,24 @@ func (f *findings) all() []ota.Damage {
 // broken reports whether the engine could not be brought to hold what it should.
 func (f *findings) broken() bool { return f != nil && f.set != nil && len(f.images)+len(f.boxes) > 0 }
 
+// mendImages mends the images that are broken, and those that go meanwhile.
+func (f *findings) mendImages(ctx context.Context, content ota.Content) error {
+	for mended := map[int]bool{}; ; {
+		next := slices.IndexFunc(slices.Sorted(maps.Keys(f.images)), func(i int) bool { return !mended[i] })
+		if next < 0 {
+			return nil
+		}
+		i := slices.Sorted(maps.Keys(f.images))[next]
+		mended[i] = true
+		if err := f.mendImage(ctx, f.app.Images[i], mended, content); err != nil {
+			return err
+		}
+	}
+}
+
 // mendImage brings one image from the local copy. What it cannot do the next
 // inspection finds.
-func (f *findings) mendImage(ctx context.Context, image compose.Image, content ota.Content) error {
+func (f *findings) mendImage(ctx context.Context, image compose.Image, mended map[int]bool, content ota.Content) error {
 	tag := f.c.tag(image.Config.Digest)
 	delete(f.rec.Images, image.Config.Digest)
 	if image.Ref != "" {
@@ -126,6 +141,9 @@ func (f *findings) mendImage(ctx context.Context, image compose.Image, content o
 	for _, step := range []func() error{
 		func() error { return nil },
 		func() error { return f.dropImage(ctx, image, tag) },
+		func() error {
+			return errors.Join(f.dropRelated(ctx, config, mended), f.dropImage(ctx, image, tag))
+		},
 	} {
 		if err := step(); err != nil {
 			return err
@@ -191,6 +209,36 @@ func (f *findings) dropImage(ctx context.Context, image compose.Image, tag strin
 	}
 	if err := f.c.engine.Untag(ctx, tag, true); err != nil && !errors.Is(err, errTaken) && !errors.Is(err, errMissing) {
 		f.c.warn(err)
+	}
+	return nil
+}
+
+// dropRelated removes the images that have a layer in common with one that is broken,
+// which the engine would keep for them: those of this app, to be brought anew, and
+// those of releases that are kept, which a way back brings from the local copy.
+func (f *findings) dropRelated(ctx context.Context, broken imageConfig, mended map[int]bool) error {
+	for d, id := range maps.Clone(f.rec.Images) {
+		info, err := f.c.engine.Image(ctx, id)
+		if err != nil && !errors.Is(err, errMissing) {
+			return err
+		}
+		if !slices.ContainsFunc(info.Layers, func(l string) bool { return slices.Contains(broken.RootFS.DiffIDs, l) }) {
+			continue
+		}
+		i := slices.IndexFunc(f.app.Images, func(i compose.Image) bool { return i.Config.Digest == d })
+		if i >= 0 && mended[i] {
+			continue
+		}
+		if i >= 0 {
+			f.images[i] = true
+			err = f.dropImage(ctx, f.app.Images[i], f.c.tag(d))
+		} else {
+			err = f.c.engine.Untag(ctx, f.c.tag(d), true)
+		}
+		if err != nil && !errors.Is(err, errTaken) && !errors.Is(err, errMissing) {
+			return err
+		}
+		delete(f.rec.Images, d)
 	}
 	return nil
 }

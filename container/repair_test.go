@@ -63,7 +63,7 @@ func (f *fake) prune() {
 }
 
 func (f *fake) wipe() {
-	f.images, f.tags, f.layers = map[string]fakeImage{}, map[string]string{}, map[string][]byte{}
+	f.images, f.tags, f.layers, f.unpacked = map[string]fakeImage{}, map[string]string{}, map[string][]byte{}, map[string][]byte{}
 	f.boxes, f.networks = map[string]fakeBox{}, map[string]network{}
 }
 

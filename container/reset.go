@@ -49,17 +49,22 @@ func (c *Compose) Reset(ctx context.Context, volumes bool) error {
 	return c.reset(ctx, rec, s)
 }
 
-// Settle ends a Reset that was cut short; where there is none it does nothing. It
-// is called after [ota.Updater.Resume].
+// Settle ends a Reset that was cut short, and starts the app where the engine is one
+// that starts nothing by itself after a boot, as Podman; else it does nothing. It is
+// called after [ota.Updater.Resume].
 func (c *Compose) Settle(ctx context.Context) error {
 	rec, err := c.load(ctx)
 	if err != nil {
 		return err
 	}
-	if s := rec.current(); s != nil && s.Reset != "" && s.State == committed {
+	s := rec.current()
+	switch {
+	case s == nil || s.State != committed:
+		return nil
+	case s.Reset != "":
 		return c.reset(ctx, rec, s)
 	}
-	return nil
+	return c.afterBoot(ctx, s)
 }
 
 func (c *Compose) reset(ctx context.Context, rec *record, s *set) error {

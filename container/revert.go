@@ -185,14 +185,15 @@ func (c *Compose) restore(ctx context.Context, s *set) error {
 	if err != nil {
 		return err
 	}
-	if err := c.rename(ctx, app, s, nil); err != nil {
+	if err := c.rename(ctx, app, s, nil); err != nil || s.State != committed {
+		return err
+	}
+	w, err := c.look(ctx)
+	if err != nil {
 		return err
 	}
 	for _, v := range app.Services {
-		if s.State != committed {
-			break
-		}
-		if err := c.engine.SetRestart(ctx, s.Boxes[v.Name], v.Restart); err != nil {
+		if err := c.policy(ctx, w, s.Boxes[v.Name], v.Restart); err != nil {
 			return err
 		}
 	}

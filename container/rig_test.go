@@ -1,11 +1,13 @@
 package container
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,7 @@ func testImage(name string, blobs otatest.Blobs, layers ...string) compose.Image
 	i := compose.Image{Name: name, OS: "linux", Architecture: "amd64"}
 	config := imageConfig{OS: "linux", Architecture: "amd64"}
 	for _, l := range layers {
+		l = layerWith(l)
 		blobs.Add([]byte(l))
 		i.Layers = append(i.Layers, blobOf([]byte(l)))
 		i.Size += int64(len(l))
@@ -45,6 +48,18 @@ func testImage(name string, blobs otatest.Blobs, layers ...string) compose.Image
 	blobs.Add(data)
 	i.Config = blobOf(data)
 	return i
+}
+
+// layerWith is a layer with one file, which holds the text.
+func layerWith(text string) string {
+	var b strings.Builder
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: "files/" + text, Size: int64(len(text)), Mode: 0o644}); err != nil {
+		panic(err)
+	}
+	_, _ = w.Write([]byte(text))
+	_ = w.Close()
+	return b.String()
 }
 
 // service is a service with what every one needs.

@@ -70,6 +70,11 @@ func (c *Compose) readApp(ctx context.Context, comp release.Component, content o
 			return nil, err
 		}
 	}
+	if info.Podman {
+		if err := refuse(ctx, app, content); err != nil {
+			return nil, err
+		}
+	}
 	return app, c.dir.WriteFile(appName(comp.Index.Digest), data)
 }
 
@@ -274,8 +279,8 @@ func (c *Compose) surround(ctx context.Context, rec *record, s *set, app *compos
 }
 
 func (c *Compose) network(ctx context.Context, there []network, n compose.Network) (string, error) {
-	if id, ok := c.networkID(there, n); ok {
-		return id, nil
+	if t, ok := c.findNetwork(there, n); ok {
+		return t.ID, nil
 	}
 	definition, err := digestOf(n)
 	if err != nil {

@@ -159,17 +159,10 @@ func (f *findings) compareBox(b box, v compose.Service, there []network) string 
 	case !sameLimits(b.Limits, v.Limits):
 		return "its limits were changed"
 	}
-	var want []string
 	for _, a := range v.Networks {
 		i := slices.IndexFunc(f.app.Networks, func(n compose.Network) bool { return n.Name == a.Network })
-		id, ok := f.c.networkID(there, f.app.Networks[i])
-		if !ok || b.State == created {
-			continue
-		}
-		want = append(want, id)
-	}
-	for _, id := range want {
-		if !slices.Contains(b.Networks, id) && b.up() {
+		n, ok := f.c.findNetwork(there, f.app.Networks[i])
+		if ok && b.up() && !slices.Contains(b.Networks, n.ID) && !slices.Contains(b.Networks, n.Name) {
 			return "its container was taken out of a network"
 		}
 	}
@@ -190,13 +183,13 @@ func sameLimits(is, want compose.Limits) bool {
 	return same(is.Memory, want.Memory) && same(is.NanoCPUs, want.NanoCPUs) && same(is.Pids, want.Pids) && same(is.CPUShares, want.CPUShares)
 }
 
-// networkID returns the id of the network of a document.
-func (c *Compose) networkID(there []network, n compose.Network) (string, bool) {
+// findNetwork returns the network of a document at the engine.
+func (c *Compose) findNetwork(there []network, n compose.Network) (network, bool) {
 	definition, err := digestOf(n)
 	for _, t := range there {
 		if err == nil && (n.External && t.Name == n.Engine || !n.External && c.ownsNetwork(t, definition)) {
-			return t.ID, true
+			return t, true
 		}
 	}
-	return "", false
+	return network{}, false
 }

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +42,7 @@ type Engine struct {
 	run  string // what a reboot loses
 	mark string // names its control groups
 	args []string
+	kind kind
 	cmd  *exec.Cmd
 	hold io.Closer     // ends the engine when it, or the test's process, ends
 	done chan struct{} // closed when the process has ended
@@ -68,7 +70,7 @@ func At(t testing.TB, root string, args ...string) *Engine {
 	if root == "" {
 		root = filepath.Join(dir, "data")
 	}
-	e := &Engine{t: t, dir: dir, root: root, run: filepath.Join(dir, "run"), mark: "pawl-" + strings.ToLower(rand.Text()[:10]), args: args}
+	e := &Engine{t: t, dir: dir, root: root, run: filepath.Join(dir, "run"), mark: "pawl-" + strings.ToLower(rand.Text()[:10]), args: args, kind: docker}
 	t.Cleanup(e.remove)
 	return e
 }
@@ -183,7 +185,7 @@ const groups = `at=/sys/fs/cgroup
 }
 `
 
-// spawn starts dockerd as the first process of its own names for processes,
+// spawn starts the engine as the first process of its own names for processes,
 // mounts and networks: when it ends the kernel ends all others and drops what
 // they set up.
 func (e *Engine) spawn() error {
@@ -192,14 +194,11 @@ func (e *Engine) spawn() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	args := append([]string{
+	args := []string{
 		"-c", keeper, "keeper", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c",
-		groups + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
-		"dockerd", "--data-root", e.DataRoot(), "--exec-root", filepath.Join(e.run, "exec"), "--host", e.Host(),
-		"--pidfile", filepath.Join(e.run, "docker.pid"), "--bip", "10.213.0.1/24", "--cgroup-parent", "/" + e.mark,
-		"--insecure-registry", registryAddr, "--default-address-pool", "base=10.214.0.0/16,size=24",
-	}, e.args...)
-	cmd := exec.Command("sh", args...)
+		groups + e.kind.prepare + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
+	}
+	cmd := exec.Command("sh", slices.Concat(args, e.kind.command(e), e.args)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	hold, err := cmd.StdinPipe()
 	if err != nil {
@@ -319,9 +318,13 @@ func (e *Engine) remove() {
 	if err := os.RemoveAll(e.dir); err != nil {
 		e.t.Error(err)
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + e.mark)
-	for _, g := range append(groups, "/sys/fs/cgroup/"+e.mark) {
-		removeGroup(g)
+	for _, name := range []string{e.mark, e.kind.group} {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+		for _, g := range append(groups, "/sys/fs/cgroup/"+name) {
+			if name != "" {
+				removeGroup(g)
+			}
+		}
 	}
 }
 
