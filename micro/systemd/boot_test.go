@@ -101,8 +101,8 @@ func TestBootWithGuard(t *testing.T) {
 					a.files = a.backend(&cutting{a.sup, 1})
 					require.Error(t, a.try("activate", "t2", two))
 				}
-				a.cut()
-				require.NoError(t, os.RemoveAll(filepath.Join(a.run, "version")))
+				a.Cut()
+				require.NoError(t, os.RemoveAll(filepath.Join(a.Run, "version")))
 				a.boot(c.target, c.verb, two)
 				a.settled(map[string]string{"revert": "1", "activate": "2"}[c.verb])
 				if c.target == "boot.target" {
@@ -120,7 +120,7 @@ func TestBootWithGuard(t *testing.T) {
 func (a *app) settled(version string) {
 	a.t.Helper()
 	a.runs(version)
-	said, err := os.ReadFile(filepath.Join(a.run, "guard"))
+	said, err := os.ReadFile(filepath.Join(a.Run, "guard"))
 	require.NoError(a.t, err)
 	require.Empty(a.t, string(said))
 	state, err := a.sup.State(a.t.Context(), "guard.service")
@@ -138,8 +138,8 @@ func (a *app) boot(target, verb string, c release.Component) {
 	a.t.Helper()
 	self, err := os.Executable()
 	require.NoError(a.t, err)
-	what := fmt.Sprint(verb, " ", a.layout, " ", a.root, " ", cmp.Or(a.via, a.address()))
-	component, output := filepath.Join(a.run, "component"), filepath.Join(a.run, "guard")
+	what := fmt.Sprint(verb, " ", a.layout, " ", a.root, " ", cmp.Or(a.via, a.Address()))
+	component, output := filepath.Join(a.Run, "component"), filepath.Join(a.Run, "guard")
 	data, err := json.Marshal(c)
 	require.NoError(a.t, err)
 	require.NoError(a.t, os.WriteFile(component, data, 0o644))
@@ -147,7 +147,7 @@ func (a *app) boot(target, verb string, c release.Component) {
 		text = strings.NewReplacer("WHAT", what, "SELF", self, "COMPONENT", component, "OUTPUT", output).Replace(text)
 		a.other(name, text)
 	}
-	a.start(target)
+	a.Start(target)
 	a.sup = a.reach(0)
 	a.files = a.backend(a.sup)
 }

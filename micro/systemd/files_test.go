@@ -58,8 +58,8 @@ func newApp(t *testing.T, l micro.Layout, via string) *app {
 	// A unit that something wants stays loaded when it is stopped, as those of
 	// a real device do: only a reload has systemd read its file again.
 	a.other("pawl-test.target", "[Unit]\nWants=app.service\n")
-	a.units += ":" + filepath.Join(a.run, "units")
-	a.start("pawl-test.target")
+	a.Units += ":" + filepath.Join(a.Run, "units")
+	a.Start("pawl-test.target")
 	a.sup = a.reach(0)
 	a.files = a.backend(a.sup)
 	a.verb("stage", "t1", first)
@@ -72,7 +72,7 @@ func newApp(t *testing.T, l micro.Layout, via string) *app {
 // other writes a unit file that is not the app's.
 func (a *app) other(name, text string) {
 	a.t.Helper()
-	dir := filepath.Join(a.run, "units")
+	dir := filepath.Join(a.Run, "units")
 	require.NoError(a.t, os.MkdirAll(dir, 0o755))
 	require.NoError(a.t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 }
@@ -152,7 +152,7 @@ func (a *app) runs(version string) {
 	defer tick.Stop()
 	var last []byte
 	for range 500 {
-		last, _ = os.ReadFile(filepath.Join(a.run, "version"))
+		last, _ = os.ReadFile(filepath.Join(a.Run, "version"))
 		if string(last) == version+"\n" {
 			return
 		}

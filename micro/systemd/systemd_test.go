@@ -23,11 +23,11 @@ const target = "[Unit]\nDescription=a target of a test\n"
 func device(t *testing.T, o systemd.Options, units map[string]string) (*manager, *systemd.Supervisor) {
 	t.Helper()
 	m := newManager(t, t.TempDir())
-	m.unit("pawl-test.target", target)
+	m.Unit("pawl-test.target", target)
 	for name, text := range units {
-		m.unit(name, text)
+		m.Unit(name, text)
 	}
-	m.start("pawl-test.target")
+	m.Start("pawl-test.target")
 	s := m.supervisor(o)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -58,10 +58,10 @@ func TestActions(t *testing.T) {
 		"needs.service":  "[Unit]\nRequires=exits.service\nAfter=exits.service\n[Service]\nExecStart=sleep 1000\n",
 		"bad.service":    "[Service]\nExecStart=\n",
 		"slow.service":   "[Service]\nType=notify\nExecStart=sleep 1000\nTimeoutStartSec=1\n",
-		"socket.socket":  "[Socket]\nListenStream=" + filepath.Join(shortDir(t), "s") + "\n",
+		"socket.socket":  "[Socket]\nListenStream=%t/s\n",
 		"socket.service": "[Service]\nExecStart=sleep 1000\n",
 	})
-	require.NoError(t, os.Symlink("/dev/null", filepath.Join(m.units, "masked.service")))
+	require.NoError(t, os.Symlink("/dev/null", filepath.Join(m.Units, "masked.service")))
 	ctx := soon(t, 60*time.Second)
 	for _, a := range []micro.Action{micro.Stop, micro.Stop, micro.Start, micro.Start, micro.Restart, micro.Reload} {
 		require.NoError(t, s.Do(ctx, a, "app.service"), a)
@@ -159,10 +159,10 @@ func TestReexec(t *testing.T) {
 	go func() { started <- s.Do(ctx, micro.Start, "slow.service") }()
 	until(t, s, "slow.service", func(s micro.ServiceState) bool { return s.Starting })
 	reexec := exec.CommandContext(ctx, testneeds.Program(t, "systemctl"), "--user", "daemon-reexec")
-	reexec.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+m.run)
+	reexec.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+m.Run)
 	require.NoError(t, reexec.Run())
 	require.NoError(t, s.Do(ctx, micro.Start, "app.service"))
-	require.NoError(t, os.WriteFile(filepath.Join(m.run, "go"), nil, 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(m.Run, "go"), nil, 0o644))
 	require.NoError(t, <-started)
 	until(t, s, "slow.service", running)
 }
@@ -191,7 +191,7 @@ func TestBus(t *testing.T) {
 	})
 	ctx := soon(t, 30*time.Second)
 	require.NoError(t, direct.Do(ctx, micro.Start, "dbus.service"))
-	s, err := systemd.New(systemd.Options{Address: "unix:path=" + filepath.Join(m.run, "bus")})
+	s, err := systemd.New(systemd.Options{Address: "unix:path=" + filepath.Join(m.Run, "bus")})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	tick := time.NewTicker(10 * time.Millisecond)

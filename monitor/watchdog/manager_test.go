@@ -4,19 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
-	"github.com/pawl-ota/pawl/internal/testneeds"
+	"github.com/pawl-ota/pawl/internal/systemdtest"
 	"github.com/pawl-ota/pawl/monitor/probe"
 )
 
@@ -65,132 +60,12 @@ func forever() error {
 	return nil
 }
 
-// enter moves the shell that runs it into control groups of its own, which
-// systemd then takes for its own, and starts a user instance in them.
-const enter = `
-set -e
-for h in /sys/fs/cgroup /sys/fs/cgroup/*; do
-	[ -e "$h/cgroup.procs" ] || continue
-	mkdir -p "$h/$GROUP" 2>/dev/null || continue
-	echo $$ 2>/dev/null >"$h/$GROUP/cgroup.procs" || rmdir "$h/$GROUP"
-done
-grep -Eq "^[0-9]+:name=systemd:/.*$GROUP$|^0::/.*$GROUP$" /proc/self/cgroup || { echo "no control group of its own"; exit 9; }
-! grep -Eq "^[0-9]+:name=systemd:" /proc/self/cgroup || grep -Eq "^[0-9]+:name=systemd:/.*$GROUP$" /proc/self/cgroup || exit 9
-[ -d /run/systemd/system ] || { mkdir -p /run/systemd; mount -t tmpfs none /run/systemd; mkdir /run/systemd/system; }
-exec env -i PATH="$PATH" HOME="$RUN" XDG_RUNTIME_DIR="$RUN" SYSTEMD_UNIT_PATH="$RUN/units:" systemd --user --unit=test.target --log-target=console`
-
-// manager is a systemd of the test's own.
-type manager struct {
-	t          *testing.T
-	run, group string
-	log        string
-}
-
-func newManager(t *testing.T, units map[string]string) *manager {
-	t.Helper()
-	testneeds.Root(t)
-	for _, program := range []string{"systemd", "systemctl", "unshare", "mount", "sh"} {
-		testneeds.Program(t, program)
-	}
-	run, err := os.MkdirTemp("", "sd") // short enough for the address of a socket
-	require.NoError(t, err)
-	m := &manager{t: t, run: run, group: fmt.Sprintf("pawl-dog-%d", os.Getpid()), log: filepath.Join(t.TempDir(), "log")}
-	t.Cleanup(m.end)
-	units["test.target"] = "[Unit]\nDescription=test\n"
-	require.NoError(t, os.Mkdir(run+"/units", 0o755))
-	for name, text := range units {
-		require.NoError(t, os.WriteFile(filepath.Join(run, "units", name), []byte(text), 0o644))
-	}
-	log, err := os.Create(m.log)
-	require.NoError(t, err)
-	defer log.Close()
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", enter)
-	cmd.Env = append(os.Environ(), "GROUP="+m.group, "RUN="+run)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setpgid: true}
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	for range 1000 {
-		if c, err := net.Dial("unix", run+"/systemd/private"); err == nil {
-			require.NoError(t, c.Close())
-			return m
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case err := <-ended:
-			testneeds.Missing(t, fmt.Sprintf("a systemd that can be started here (%v: %s)", err, m.said()))
-		}
-	}
-	t.Fatalf("systemd did not come up: %s", m.said())
-	return nil
-}
-
-func (m *manager) said() string {
-	data, _ := os.ReadFile(m.log)
-	return string(data)
-}
-
-func (m *manager) groups() []string {
-	all, _ := filepath.Glob("/sys/fs/cgroup/*/" + m.group)
-	whole, _ := filepath.Glob("/sys/fs/cgroup/" + m.group)
-	return append(all, whole...)
-}
-
-// end kills all that is in the manager's control groups, and removes those.
-func (m *manager) end() {
-	for range 1000 {
-		left := 0
-		for _, g := range m.groups() {
-			_ = filepath.WalkDir(g, func(path string, _ os.DirEntry, _ error) error {
-				data, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-				for _, word := range strings.Fields(string(data)) {
-					var pid int
-					if _, err := fmt.Sscan(word, &pid); err == nil && pid > 1 {
-						left++
-						_ = unix.Kill(pid, unix.SIGKILL)
-					}
-				}
-				return nil
-			})
-		}
-		if left == 0 {
-			break
-		}
-		<-time.After(10 * time.Millisecond)
-	}
-	for _, g := range m.groups() {
-		var dirs []string
-		_ = filepath.WalkDir(g, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append([]string{path}, dirs...)
-			}
-			return nil
-		})
-		for _, d := range dirs {
-			_ = os.Remove(d)
-		}
-	}
-	_ = os.RemoveAll(m.run)
-	if m.t.Failed() {
-		m.t.Log(m.said())
-	}
-}
-
-func (m *manager) systemctl(args ...string) string {
-	m.t.Helper()
-	cmd := exec.Command("systemctl", append([]string{"--user"}, args...)...)
-	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+m.run)
-	out, err := cmd.CombinedOutput()
-	require.NoError(m.t, err, "%s", out)
-	return string(out)
-}
-
 // becomes waits until the properties of a unit are so.
-func (m *manager) becomes(unit string, want ...string) {
-	m.t.Helper()
+func becomes(t *testing.T, m *systemdtest.Manager, unit string, want ...string) {
+	t.Helper()
 	is := ""
 	for range 200 {
-		is = m.systemctl("show", "-p", "ActiveState,Result,StatusText,NRestarts", unit)
+		is = m.Systemctl("show", "-p", "ActiveState,Result,StatusText,NRestarts", unit)
 		ok := true
 		for _, w := range want {
 			ok = ok && strings.Contains(is, w+"\n")
@@ -200,7 +75,7 @@ func (m *manager) becomes(unit string, want ...string) {
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	require.Failf(m.t, "it did not come to that", "%s: want %q, is %q", unit, want, is)
+	require.Failf(t, "it did not come to that", "%s: want %q, is %q", unit, want, is)
 }
 
 // TestRealSystemd: a systemd kills a service that stops kicking, and leaves one
@@ -212,29 +87,34 @@ func TestRealSystemd(t *testing.T) {
 	service := func(role, more string) string {
 		return fmt.Sprintf("[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nExecStart=%s\nEnvironment=\"PAWL_ROLE=%s\"\nWatchdogSignal=SIGKILL\n%s\n", self, role, more)
 	}
-	m := newManager(t, map[string]string{
+	m := systemdtest.New(t, t.TempDir())
+	for name, text := range map[string]string{
+		"test.target":       "[Unit]\nDescription=test\n",
 		"starved.service":   service("starved", ""),
 		"disarmed.service":  service("disarmed", ""),
 		"handed.service":    service("handed back", "WatchdogSec=1s"),
 		"slow.service":      service("slow", "TimeoutStartSec=1s"),
 		"restarted.service": service("starved", "Restart=on-watchdog\nRestartSec=0"),
-	})
-	ask := func(unit string, restarts int) (string, error) {
-		return probe.Unit{Name: unit, Restarts: restarts, Args: []string{"--user"}, Env: []string{"XDG_RUNTIME_DIR=" + m.run}}.Ask()(context.Background())
+	} {
+		m.Unit(name, text)
 	}
-	restarts := probe.Unit{Name: "restarted.service", Restarts: 1, Args: []string{"--user"}, Env: []string{"XDG_RUNTIME_DIR=" + m.run}}.Ask()
+	m.Start("test.target")
+	ask := func(unit string, restarts int) (string, error) {
+		return probe.Unit{Name: unit, Restarts: restarts, Args: []string{"--user"}, Env: m.Env()}.Ask()(context.Background())
+	}
+	restarts := probe.Unit{Name: "restarted.service", Restarts: 1, Args: []string{"--user"}, Env: m.Env()}.Ask()
 
-	m.systemctl("start", "slow.service", "starved.service", "disarmed.service", "handed.service", "restarted.service")
+	m.Systemctl("start", "slow.service", "starved.service", "disarmed.service", "handed.service", "restarted.service")
 	_, err = restarts(t.Context())
 	require.NoError(t, err)
 	_, err = ask("slow.service", 0)
 	require.NoError(t, err, "it got the time it asked for")
-	m.becomes("starved.service", "ActiveState=failed", "Result=watchdog", "StatusText=kicked for long")
+	becomes(t, m, "starved.service", "ActiveState=failed", "Result=watchdog", "StatusText=kicked for long")
 	saw, err := ask("starved.service", 0)
 	require.ErrorContains(t, err, "the unit is failed")
 	require.Contains(t, saw, "result watchdog")
-	m.becomes("handed.service", "Result=watchdog", "StatusText=the unit's own time")
-	m.becomes("disarmed.service", "ActiveState=active", "StatusText=disarmed")
+	becomes(t, m, "handed.service", "Result=watchdog", "StatusText=the unit's own time")
+	becomes(t, m, "disarmed.service", "ActiveState=active", "StatusText=disarmed")
 	require.Eventually(t, func() bool {
 		_, err := restarts(t.Context())
 		return err != nil && strings.Contains(err.Error(), "since the first look, more than 1")
