@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,6 +19,7 @@ import (
 	"github.com/pawl-ota/pawl/monitor"
 	"github.com/pawl-ota/pawl/monitor/updates"
 	"github.com/pawl-ota/pawl/ota"
+	"github.com/pawl-ota/pawl/ota/durable"
 )
 
 // runner is the command run: one round after the other, each of which looks
@@ -62,19 +65,36 @@ func (r *runner) start(ctx context.Context) (err error) {
 	if err := r.makeBackends(); err != nil {
 		return err
 	}
-	if r.config.monitor.report != nil {
-		if r.report, err = newReport(ctx, r.agent, r.config.monitor.report); err != nil {
-			r.warn(fmt.Errorf("nothing is reported: %w", err))
-		} else {
-			r.agent.report = r.report // run closes it
-			r.report.send(r.config.monitor.report)
-		}
+	if err := r.startReport(ctx); err != nil {
+		return err
 	}
 	if r.health, err = r.newHealth(partsOf(r.parts()), false, r.probeChanged); err != nil {
 		return err
 	}
 	r.dog, err = openDog(r.config.monitor.run, r.config.Trial.timeout())
 	return err
+}
+
+// startReport opens the outbox. A broken one is no reason to be without
+// updates; one that another agent has is free soon.
+func (r *runner) startReport(ctx context.Context) error {
+	conf := r.config.monitor.report
+	if conf == nil {
+		return nil
+	}
+	var err error
+	r.report, err = newReport(ctx, r.agent, conf, r.config.Limits.Lock.or(10*time.Second))
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return err
+	case err != nil:
+		r.report = nil
+		r.warn(fmt.Errorf("nothing is reported: %w", err))
+	default:
+		r.agent.report = r.report // run closes it
+		r.report.send(conf)
+	}
+	return nil
 }
 
 func (r *runner) probeChanged(a monitor.Answer) {
@@ -145,11 +165,14 @@ func (r *runner) work(ctx, within context.Context) answer {
 }
 
 // watchLate asks for health after a commit, until the next round is due, and
-// returns the answer of going back, or ans where that is not needed.
+// returns the answer of going back, or ans where that is not needed. It counts sick
+// answers anew each time, and so takes long enough for all that lead back.
 func (r *runner) watchLate(ctx context.Context, one *agent, ans answer) answer {
-	ctx, cancel := context.WithTimeout(ctx, r.pause(ans.Code))
+	late := r.late(r.config.monitor.run.Late)
+	least := time.Duration(late.Failures+1) * (late.Interval + late.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, max(least, r.pause(ans.Code)))
 	defer cancel()
-	res, err := r.late(r.config.monitor.run.Late).Watch(ctx, one.updater)
+	res, err := late.Watch(ctx, one.updater)
 	if res.Tx == "" && (err == nil || ctx.Err() != nil) {
 		return ans
 	}
@@ -179,8 +202,8 @@ func (r *runner) pause(code int) time.Duration {
 // late watches what was committed.
 func (r *runner) late(l late) updates.Late {
 	watch := updates.Late{
-		File: r.config.State + "/late", Health: r.health.Check, For: time.Duration(l.For), Interval: time.Duration(l.Interval),
-		Timeout: r.config.Trial.timeout(), Failures: l.Failures,
+		File: filepath.Join(r.config.State, "late"), Health: r.health.Check, For: time.Duration(l.For), Interval: l.Interval.or(30 * time.Second),
+		Timeout: r.config.Trial.timeout(), Failures: cmp.Or(l.Failures, 10),
 	}
 	if r.report != nil {
 		watch.Stream = r.report.stream

@@ -69,6 +69,7 @@ func (f *fleet) until(what string, kinds ...monitor.Kind) {
 // one that gets sick only after its commit. It is measured meanwhile, and alerts
 // come by the rules of the release.
 func TestRun(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	prometheus := filepath.Join(t.TempDir(), "pawl.prom")
 	f.config["run"] = map[string]any{"look": "100ms", "health": "20ms", "late": map[string]any{"interval": "20ms", "failures": 3}}
@@ -105,6 +106,7 @@ func TestRun(t *testing.T) {
 // TestOthersMayWork has an agent that runs let others go back and look, while
 // it waits for its next round.
 func TestOthersMayWork(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.config["run"] = map[string]any{"look": "1h", "late": map[string]any{"off": true}}
 	f.release("1", "clear")

@@ -55,7 +55,6 @@ func TestEachProbe(t *testing.T) {
 	for name, c := range map[string]struct{ well, sick, saw string }{
 		"http":     {`{"http": {"url": "` + server.URL + `/x", "body": "^all"}}`, `{"http": {"url": "http://me:secret@` + port + `/x?t=secret", "status": [204]}}`, "http " + port + "/x: "},
 		"tcp":      {`{"tcp": "` + port + `"}`, `{"tcp": "127.0.0.1:1"}`, "connection refused"},
-		"process":  {`{"process": {"pidFile": "` + beat + `"}}`, `{"process": {"name": "nobody has it"}}`, "there should be 1 or more"},
 		"file":     {`{"file": {"path": "` + beat + `", "age": "1h"}}`, `{"file": {"path": "/nowhere", "age": "1h"}}`, "no such file"},
 		"any":      {`{"any": [{"tcp": "127.0.0.1:1"}, {"tcp": "` + port + `"}]}`, `{"any": [{"tcp": "127.0.0.1:1"}, {"tcp": "` + port + `"}], "least": 2}`, "tcp 127.0.0.1:1: "},
 		"all":      {`{"any": [{"all": [{"exec": ["/bin/false"]}]}, {"all": [{"exec": ["/bin/true"]}]}]}`, `{"all": [{"exec": ["/bin/true"]}, {"exec": ["/bin/false"]}]}`, "exec false: "},

@@ -12,6 +12,12 @@ import (
 // askMachine is for what is asked of the device itself.
 func (q question) askMachine(kind string) (ask monitor.Ask, about string, err error) {
 	switch kind {
+	case "process":
+		p := *q.Process
+		if p.Name == "" && p.PIDFile == "" {
+			return nil, "", errors.New("name or pidFile is needed")
+		}
+		return probe.Process{Name: p.Name, PIDFile: p.PIDFile, Least: p.Least}.Ask(), p.Name + p.PIDFile, nil
 	case "disk":
 		d := *q.Disk
 		if d.Path == "" || d.FreeBytes <= 0 && d.FreePercent <= 0 && d.FreeInodes <= 0 {

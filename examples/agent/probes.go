@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/pawl-ota/pawl/monitor"
@@ -192,7 +193,7 @@ func (s *probeSet) probe(kind string, q question) (monitor.Part, error) {
 		p.Timeout = s.timeout
 	}
 	if p.Name == "" {
-		p.Name = s.name(kind + " " + about)
+		p.Name = s.name(strings.TrimSpace(kind + " " + about))
 	}
 	return p, nil
 }
@@ -229,11 +230,6 @@ func (q question) ask(kind string) (ask monitor.Ask, about string, err error) {
 		return probe.TCP(q.TCP), q.TCP, nil
 	case "unit":
 		return probe.Unit{Name: q.Unit, Restarts: q.Restarts}.Ask(), q.Unit, nil
-	case "process":
-		if q.Process.Name == "" && q.Process.PIDFile == "" {
-			return nil, "", errors.New("name or pidFile is needed")
-		}
-		return probe.Process{Name: q.Process.Name, PIDFile: q.Process.PIDFile, Least: q.Process.Least}.Ask(), q.Process.Name + q.Process.PIDFile, nil
 	case "file":
 		if q.File.Path == "" || q.File.Age == 0 {
 			return nil, "", errors.New("path and age are needed")

@@ -41,7 +41,7 @@ func (a *agent) openReport(ctx context.Context) reporting {
 	if conf == nil {
 		return nil
 	}
-	r, err := newReport(ctx, a, conf)
+	r, err := newReport(ctx, a, conf, time.Millisecond)
 	if errors.Is(err, durable.ErrLocked) {
 		return nil
 	}
@@ -55,9 +55,10 @@ func (a *agent) openReport(ctx context.Context) reporting {
 	return r
 }
 
-func newReport(ctx context.Context, a *agent, conf *reports) (*report, error) {
+// newReport opens the outbox, for which it waits so long.
+func newReport(ctx context.Context, a *agent, conf *reports, wait time.Duration) (*report, error) {
 	box, err := outbox.Open(ctx, outbox.Options{
-		Dir: a.config.outboxDir(), LockWait: time.Millisecond, MaxBytes: conf.MaxBytes, MaxAge: time.Duration(conf.MaxAge), Interval: time.Duration(conf.Interval),
+		Dir: a.config.outboxDir(), LockWait: wait, MaxBytes: conf.MaxBytes, MaxAge: time.Duration(conf.MaxAge), Interval: time.Duration(conf.Interval),
 		Delay: min(5*time.Minute, conf.Interval.or(5*time.Minute)), RetryMin: retryMin, RetryMax: retryMax,
 	})
 	if err != nil {

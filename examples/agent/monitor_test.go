@@ -1,0 +1,99 @@
+//go:build monitor
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// with parses the good configuration with one more section.
+func with(text string) (*config, error) {
+	return parseConfig([]byte(strings.Replace(goodConfig, `"trial"`, text+`, "trial"`, 1)))
+}
+
+func TestReportRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		`"run": {"lok": "1h"}`:                                        `run: json: unknown field "lok"`,
+		`"run": {"late": {"failures": -1}}`:                           "run.late.failures is negative",
+		`"report": {}`:                                                "report.url: one of url, mqtt, otlp and prometheus",
+		`"report": {"url": "ftp://x"}`:                                "report.url is not one",
+		`"report": {"otlp": {"url": "x"}}`:                            "report.otlp.url is not one",
+		`"report": {"url": "https://x", "cert": "c"}`:                 "report.cert: cert and key",
+		`"report": {"mqtt": {"url": "mqtt://x", "key": "k"}}`:         "report.mqtt.cert: cert and key",
+		`"report": {"url": "https://x", "mqtt": {"url": "mqtt://x"}}`: "only one of url and mqtt",
+		`"report": {"url": "https://x", "prometheus": "x.txt"}`:       "report.prometheus does not end",
+		`"report": {"url": "https://x", "maxBytes": -1}`:              "report.maxBytes is negative",
+		`"report": {"url": "https://x", "metrics": {"units": "x"}}`:   "report: json",
+	} {
+		_, err := with(text)
+		require.ErrorContains(t, err, want, text)
+	}
+	_, err := parseConfig([]byte(strings.NewReplacer(`"id": "d1", `, ``, `"trial"`, `"report": {"url": "https://x"}, "trial"`).Replace(goodConfig)))
+	require.ErrorContains(t, err, "report: device.id is empty")
+}
+
+func TestReportPaths(t *testing.T) {
+	c, err := with(`"run": {"watchdog": "dog"}, "report": {"url": "https://x", "ca": "ca", "alerts": {"file": "a", "release": "app/a"}, "otlp": {"url": "http://y", "cert": "c", "key": "k"}}`)
+	require.NoError(t, err)
+	c.resolve("/etc")
+	m := c.monitor
+	require.Equal(t, []string{"/etc/dog", "/etc/ca", "/etc/a", "/etc/app/a", "/etc/c", "/etc/k"},
+		[]string{m.run.Watchdog, m.report.CA, m.report.Alerts.File, m.report.Alerts.Release, m.report.OTLP.Cert, m.report.OTLP.Key})
+}
+
+// TestSenders makes each kind, and none of what is broken.
+func TestSenders(t *testing.T) {
+	password := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(password, []byte("x\n"), 0o600))
+	for text, want := range map[string]string{
+		`{"url": "https://x"}`: "*cloudevents.Sender", `{"otlp": {"url": "https://x"}}`: "*otlp.Sender",
+		`{"mqtt": {"url": "mqtt://x", "passwordFile": "` + password + `"}}`: "*mqtt.Sender", `{"prometheus": "x.prom"}`: "",
+		`{"mqtt": {"url": "mqtt://x", "passwordFile": "/nowhere"}}`: "no such file", `{"url": "https://x", "ca": "/nowhere"}`: "ca: ",
+		`{"otlp": {"url": "https://x", "cert": "/nowhere", "key": "/nowhere"}}`: "otlp: cert: ",
+	} {
+		c, err := with(`"report": ` + text)
+		require.NoError(t, err)
+		to, err := c.monitor.report.sender("d1")
+		switch {
+		case err != nil:
+			require.ErrorContains(t, err, want, text)
+		case want == "":
+			require.Nil(t, to.Sender)
+		default:
+			require.Equal(t, want, typeOf(to.Sender), text)
+		}
+	}
+	c, err := with(`"report": {"url": "https://x", "otlp": {"url": "https://y"}}`)
+	require.NoError(t, err)
+	to, err := c.monitor.report.sender("d1")
+	require.NoError(t, err)
+	require.NotContains(t, typeOf(to.Sender), "cloudevents", "results go to one, measurements to the other")
+}
+
+func typeOf(v any) string { return fmt.Sprintf("%T", v) }
+
+// TestMachineProbes asks what only this agent knows to ask.
+func TestMachineProbes(t *testing.T) {
+	require.NoError(t, checkOf(t, `[{"disk": {"path": "/", "freeBytes": 1}}, {"memory": {"availablePercent": 0.01}}]`)(t.Context()))
+	self := filepath.Join(t.TempDir(), "pid")
+	require.NoError(t, os.WriteFile(self, fmt.Append(nil, os.Getpid()), 0o600))
+	require.NoError(t, checkOf(t, `[{"process": {"pidFile": "`+self+`"}}]`)(t.Context()))
+	for text, want := range map[string]string{
+		`{"process": {"name": "nobody has it"}}`:         "process nobody has it: there should be 1 or more",
+		`{"disk": {"path": "/", "freePercent": 101}}`:    "disk /: less than 101 % are free",
+		`{"memory": {"availablePercent": 101}}`:          "memory: less than 101 %",
+		`{"temperature": {"max": 1, "sensors": "/no*"}}`: "no sensor",
+	} {
+		require.ErrorContains(t, checkOf(t, "["+text+"]")(t.Context()), want)
+	}
+	for _, text := range []string{`{"disk": {"path": "/"}}`, `{"memory": {}}`, `{"process": {}}`, `{"temperature": {}}`} {
+		_, err := parseConfig([]byte(strings.Replace(goodConfig, `{"exec": ["/bin/true"]}`, text, 1)))
+		require.ErrorContains(t, err, "needed", text)
+	}
+}
