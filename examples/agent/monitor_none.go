@@ -31,7 +31,7 @@ func (monitoring) paths(func(*string)) {}
 
 func (*agent) openReport(context.Context) reporting { return nil }
 
-func (question) askMachine(string) (monitor.Ask, string, error) { return nil, "", errNoMonitor }
+func (question) askMore(string) (monitor.Ask, string, error) { return nil, "", errNoMonitor }
 
 // addMonitored adds what only the other agent knows.
 func (*agent) addMonitored(*condition) []string { return nil }

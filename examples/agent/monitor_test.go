@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,22 +80,38 @@ func TestSenders(t *testing.T) {
 
 func typeOf(v any) string { return fmt.Sprintf("%T", v) }
 
-// TestMachineProbes asks what only this agent knows to ask.
-func TestMachineProbes(t *testing.T) {
-	require.NoError(t, checkOf(t, `[{"disk": {"path": "/", "freeBytes": 1}}, {"memory": {"availablePercent": 0.01}}]`)(t.Context()))
+// TestMoreProbes asks what only this agent knows to ask, where it is well and
+// where it is sick. No secret of a URL is in an answer.
+func TestMoreProbes(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "all is well") }))
+	defer server.Close()
+	port := strings.TrimPrefix(server.URL, "http://")
 	self := filepath.Join(t.TempDir(), "pid")
 	require.NoError(t, os.WriteFile(self, fmt.Append(nil, os.Getpid()), 0o600))
-	require.NoError(t, checkOf(t, `[{"process": {"pidFile": "`+self+`"}}]`)(t.Context()))
-	for text, want := range map[string]string{
-		`{"process": {"name": "nobody has it"}}`:         "process nobody has it: there should be 1 or more",
-		`{"disk": {"path": "/", "freePercent": 101}}`:    "disk /: less than 101 % are free",
-		`{"memory": {"availablePercent": 101}}`:          "memory: less than 101 %",
-		`{"temperature": {"max": 1, "sensors": "/no*"}}`: "no sensor",
+	for name, c := range map[string]struct{ well, sick, saw string }{
+		"http":        {`{"http": {"url": "` + server.URL + `/x", "body": "^all"}}`, `{"http": {"url": "http://me:secret@` + port + `/x?t=secret", "status": [204]}}`, "http " + port + "/x: "},
+		"ca":          {`{"http": {"url": "` + server.URL + `"}}`, `{"http": {"url": "` + server.URL + `", "ca": "/nowhere"}}`, "no such file"},
+		"process":     {`{"process": {"pidFile": "` + self + `"}}`, `{"process": {"name": "nobody has it"}}`, "process nobody has it: there should be 1 or more"},
+		"file":        {`{"file": {"path": "` + self + `", "age": "1h"}}`, `{"file": {"path": "/nowhere", "age": "1h"}}`, "no such file"},
+		"disk":        {`{"disk": {"path": "/", "freeBytes": 1}}`, `{"disk": {"path": "/", "freePercent": 101}}`, "disk /: less than 101 % are free"},
+		"memory":      {`{"memory": {"availablePercent": 0.01}}`, `{"memory": {"availablePercent": 101}}`, "memory: less than 101 %"},
+		"temperature": {`{"temperature": {"max": 1, "sensors": "/no*"}, "advisory": true}`, `{"temperature": {"max": 1, "sensors": "/no*"}}`, "no sensor"},
+		"unit":        {`{"unit": "no-such-thing.service", "advisory": true}`, `{"unit": "no-such-thing.service", "restarts": 2}`, "unit no-such-thing.service: "},
 	} {
-		require.ErrorContains(t, checkOf(t, "["+text+"]")(t.Context()), want)
+		require.NoError(t, checkOf(t, "["+c.well+"]")(t.Context()), name)
+		err := checkOf(t, "["+c.sick+"]")(t.Context())
+		require.ErrorContains(t, err, c.saw, name)
+		require.NotContains(t, err.Error(), "secret", name)
 	}
-	for _, text := range []string{`{"disk": {"path": "/"}}`, `{"memory": {}}`, `{"process": {}}`, `{"temperature": {}}`} {
+}
+
+func TestMoreProbesRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"disk": {"path": "/"}}`: "health[0].disk: path, and", `{"memory": {}}`: "health[0].memory: ", `{"temperature": {}}`: "max is needed",
+		`{"process": {}}`: "name or pidFile", `{"http": {"url": "ftp://x"}}`: "health[0].http: url is not one", `{"http": {"url": "http://x", "body": "("}}`: "health[0].http: body: ",
+		`{"file": {"path": "x"}}`: "path and age are needed",
+	} {
 		_, err := parseConfig([]byte(strings.Replace(goodConfig, `{"exec": ["/bin/true"]}`, text, 1)))
-		require.ErrorContains(t, err, "needed", text)
+		require.ErrorContains(t, err, want, text)
 	}
 }

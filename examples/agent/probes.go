@@ -1,19 +1,14 @@
 package main
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/url"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/pawl-ota/pawl/monitor"
 	"github.com/pawl-ota/pawl/monitor/probe"
-	"github.com/pawl-ota/pawl/monitor/probe/web"
 )
 
 // question is one entry of health in the configuration: one of the kinds, and
@@ -224,47 +219,8 @@ func (q question) ask(kind string) (ask monitor.Ask, about string, err error) {
 			return nil, "", errors.New("it is empty")
 		}
 		return probe.Exec{Args: q.Exec, Env: []string{probePhase}}.Ask(), filepath.Base(q.Exec[0]), nil
-	case "http":
-		return q.HTTP.ask()
 	case "tcp":
 		return probe.TCP(q.TCP), q.TCP, nil
-	case "unit":
-		return probe.Unit{Name: q.Unit, Restarts: q.Restarts}.Ask(), q.Unit, nil
-	case "file":
-		if q.File.Path == "" || q.File.Age == 0 {
-			return nil, "", errors.New("path and age are needed")
-		}
-		return probe.Fresh(q.File.Path, time.Duration(q.File.Age)), q.File.Path, nil
 	}
-	return q.askMachine(kind)
-}
-
-// ask returns the question for a page. What it is about holds no password of
-// the URL, and nothing of its query.
-func (p *page) ask() (ask monitor.Ask, about string, err error) {
-	u, err := url.Parse(p.URL)
-	if err != nil || u.Host == "" || !isWeb(p.URL) {
-		return nil, "", errors.New("url is not one of http:// or https://")
-	}
-	get := web.Get{URL: p.URL, Status: p.Status, Valid: time.Duration(p.Valid)}
-	if p.Body != "" {
-		if get.Body, err = regexp.Compile(p.Body); err != nil {
-			return nil, "", fmt.Errorf("body: %w", err)
-		}
-	}
-	if p.CA == "" {
-		return get.Ask(), u.Host + u.Path, nil
-	}
-	return func(ctx context.Context) (string, error) { return trusting(ctx, get, p.CA) }, u.Host + u.Path, nil
-}
-
-// trusting asks for a page with the authorities of a file, which is read each
-// time: a broken one is a sick probe, and keeps no device from going back.
-func trusting(ctx context.Context, get web.Get, file string) (string, error) {
-	pool, err := authorities(file)
-	if err != nil {
-		return "", err
-	}
-	get.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
-	return get.Ask()(ctx)
+	return q.askMore(kind)
 }
