@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -180,6 +181,23 @@ func TestLateForbidden(t *testing.T) {
 		require.Len(t, w.ended, 2)
 		require.Equal(t, "two", w.runs())
 		require.Equal(t, 1, w.said("alert", "late-rollback"))
+	})
+}
+
+// TestLateUnknown: while nobody can tell whether the release allows it, nothing is
+// done, and it is asked again.
+func TestLateUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newOwner(t, ota.Live)
+		require.NoError(t, os.Remove(w.late.File))
+		w.sick["two"] = true
+		document, whole := "blobs/"+w.ended[1].To.Digest.String(), []byte(nil)
+		w.d.Corrupt(document, func(data []byte) []byte { whole = slices.Clone(data); return data[1:] })
+		require.ErrorContains(t, w.process(), "cannot tell whether the way back is allowed from")
+		require.Len(t, w.ended, 2)
+		w.d.Corrupt(document, func([]byte) []byte { return whole })
+		_ = w.live(3)
+		require.Equal(t, "one", w.runs())
 	})
 }
 
