@@ -13,4 +13,9 @@
 //
 // A reboot that the device asks for is a reset without a sync: the guest loses
 // its memory, the disk nothing.
+//
+// TestWatchdog has one with a watchdog instead, QEMU's model of Intel's 6300ESB, and
+// keeps its power: what is reset by that is a device whose updating process stops,
+// is killed, or closes a watchdog that cannot be closed. Debian's kernel for clouds has
+// no driver for it; the one for all machines is taken, with its modules.
 package machine

@@ -27,6 +27,10 @@ type vm struct {
 	kernel, initrd string
 	accel          string // kvm or tcg
 	dir            string // for the socket of the disk
+	// resets has it come up again by itself after a reset, and devices are
+	// arguments for more of them.
+	resets  bool
+	devices []string
 }
 
 // run switches the machine on with the disk, and passes what its init says on
@@ -76,13 +80,18 @@ func (m vm) run(ctx context.Context, d *disk, words string, heard func(line stri
 }
 
 func (m vm) command(ctx context.Context, socket, words string) *exec.Cmd {
-	return exec.CommandContext(ctx, "qemu-system-x86_64",
+	args := []string{
 		"-M", "q35,usb=off,sata=off,smbus=off", "-accel", m.accel, "-m", "256", "-smp", "1",
-		"-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
+		"-nodefaults", "-display", "none", "-serial", "stdio",
 		"-kernel", m.kernel, "-initrd", m.initrd,
-		"-append", "console=ttyS0 loglevel=4 panic=-1 no_timer_check tsc=reliable mitigations=off -- "+words,
-		"-drive", "file=nbd+unix:///?socket="+socket+",if=none,id=disk,format=raw,cache=writeback",
-		"-device", "nvme,drive=disk,serial=pawl")
+		"-append", "console=ttyS0 loglevel=4 panic=-1 no_timer_check tsc=reliable mitigations=off -- " + words,
+		"-drive", "file=nbd+unix:///?socket=" + socket + ",if=none,id=disk,format=raw,cache=writeback",
+		"-device", "nvme,drive=disk,serial=pawl",
+	}
+	if !m.resets {
+		args = append(args, "-no-reboot")
+	}
+	return exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.devices...)...)
 }
 
 // accept serves the disk to the machine.

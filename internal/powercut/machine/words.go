@@ -11,6 +11,9 @@ const (
 	// and have every trial fail.
 	ModeInstall = "install"
 	ModeSick    = "sick"
+	// ModeGuarded has the machine be under its watchdog; see package main in
+	// guest.
+	ModeGuarded = "guarded"
 
 	// Mark begins every line of init. A word follows, and more.
 	Mark          = "pawl: "
@@ -21,4 +24,6 @@ const (
 	SaysReboot    = "reboot"
 	SaysEnd       = "end"
 	SaysViolation = "violation"
+	SaysDog       = "dog"  // what the watchdog is to show next, or has not done
+	SaysBoot      = "boot" // why it booted
 )

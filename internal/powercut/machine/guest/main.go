@@ -27,6 +27,14 @@ import (
 const dir = machine.DeviceDir
 
 func main() {
+	if as := os.Getenv(role); as != "" { // a process that init has started
+		code, err := play(as)
+		if err != nil {
+			fmt.Println(as+":", err)
+			code = max(code, firmware.ExitError)
+		}
+		os.Exit(code)
+	}
 	say(machine.SaysUp)
 	if err := live(os.Args[1:]); err != nil {
 		say(machine.SaysViolation, err)
@@ -55,12 +63,14 @@ type life struct {
 	run     powercut.Run
 	install bool // only v1 is there to be installed, and then the end
 	sick    bool // no release passes its trial
+	dog     bool // it is about the watchdog
 }
 
 func live(words []string) error {
 	l := life{
 		run:     powercut.Process("/device"),
 		install: slices.Contains(words, machine.ModeInstall), sick: slices.Contains(words, machine.ModeSick),
+		dog: slices.Contains(words, machine.ModeGuarded),
 	}
 	if err := l.mount(); err != nil {
 		return err
@@ -89,15 +99,23 @@ func live(words []string) error {
 			return err
 		}
 	}
+	if l.dog {
+		return l.guarded()
+	}
 	return l.toAndFro(found.Version(), state)
 }
 
 // mount brings up what a program needs, and the disk.
 func (l life) mount() error {
 	for _, m := range []struct{ what, at, kind string }{
-		{"proc", "/proc", "proc"}, {"dev", "/dev", "devtmpfs"}, {"tmp", "/tmp", "tmpfs"},
+		{"proc", "/proc", "proc"}, {"dev", "/dev", "devtmpfs"}, {"sys", "/sys", "sysfs"}, {"tmp", "/tmp", "tmpfs"},
 		{machine.DiskDevice, machine.DiskMount, "ext4"},
 	} {
+		if m.kind == "ext4" {
+			if err := errors.Join(load(nil), appears(m.what)); err != nil {
+				return err
+			}
+		}
 		if err := syscall.Mount(m.what, m.at, m.kind, 0, ""); err != nil {
 			return fmt.Errorf("cannot mount %s: %w", m.at, err)
 		}
