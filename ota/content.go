@@ -43,6 +43,8 @@ type content struct {
 	relocate func(context.Context) (*release.Locator, error)
 	gone     map[string]error        // files that the source does not have
 	avoid    map[release.Digest]bool // blobs whose patch gave something else
+	indexes  map[release.Digest]bool // blobs that are indexes
+	twice    []span                  // that came, and are to come again
 	passed   map[release.Digest]int  // places that come before one with the right bytes
 	tried    map[release.Digest]int  // how often a blob came wrong
 	lent     map[release.PieceSum]lent
@@ -238,7 +240,16 @@ func (c *content) bringAll(ctx context.Context, in *intake, p *contentPlan, put 
 
 // intake returns the way to the stored bytes that p wants.
 func (c *content) intake(p *contentPlan) *intake {
-	return &intake{source: c.source, spool: c.spool, count: c.came, spans: p.spans}
+	sortPurposes(p.purposes)
+	return c.intakeOf(p.spans, p.purposes)
+}
+
+func (c *content) intakeOf(spans []span, purposes []purpose) *intake {
+	return &intake{
+		source: c.source, spool: c.spool, spans: spans,
+		count:  func(s span) { c.came(s, purposes) },
+		forgot: func(s span) { c.twice = append(c.twice, s) },
+	}
 }
 
 // missed sees to a file that the source does not have: it asks where the
@@ -271,7 +282,7 @@ func (c *content) readTable(ctx context.Context) error {
 	want := c.locator.Table
 	stored, err := c.u.store().get(want.Digest, want.Size)
 	if err != nil {
-		if stored, err = c.fetchWhole(ctx, release.TableName(want.Digest), 0, want); err != nil {
+		if stored, err = c.fetchWhole(ctx, release.TableName(want.Digest), 0, want, forTable); err != nil {
 			return fmt.Errorf("cannot read the table of %s: %w", c.locator.Release.Short(), err)
 		}
 		if c.held == nil { // else nothing is to be kept
@@ -286,8 +297,9 @@ func (c *content) readTable(ctx context.Context) error {
 
 // fetchWhole reads stored bytes that are a blob of their own. Wrong ones that
 // were kept are fetched again, once.
-func (c *content) fetchWhole(ctx context.Context, file string, offset int64, want release.Blob) ([]byte, error) {
-	in := &intake{source: c.source, spool: c.spool, count: c.came, spans: []span{{file, offset, offset + want.Size}}}
+func (c *content) fetchWhole(ctx context.Context, file string, offset int64, want release.Blob, why func(*Fetched) *int64) ([]byte, error) {
+	s := span{file, offset, offset + want.Size}
+	in := c.intakeOf([]span{s}, []purpose{{s, why}})
 	var data []byte
 	var err error
 	for range 2 {
@@ -310,7 +322,9 @@ func isFetch(err error) bool {
 
 // came counts what is read from the source, and tells progress of it, some
 // hundred times in all.
-func (c *content) came(n int64) {
+func (c *content) came(s span, purposes []purpose) {
+	n := s.end - s.offset
+	c.u.causes.charge(s, purposes, c.twice)
 	c.u.fetched += n
 	c.brought += n
 	if c.progress == nil || c.total == 0 || c.brought-c.told < c.total/256 && c.brought < c.total {

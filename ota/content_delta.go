@@ -91,7 +91,7 @@ func (c *content) readDelta(ctx context.Context) (*delta, error) {
 	if d.olds, err = c.u.blobsOf(ctx, c.u.local(), c.backend, old); err != nil {
 		return nil, err
 	}
-	data, err := c.fetchWhole(ctx, d.pack, d.Offset, release.Blob{Digest: d.Directory, Size: d.Length})
+	data, err := c.fetchWhole(ctx, d.pack, d.Offset, release.Blob{Digest: d.Directory, Size: d.Length}, forPatches)
 	if err != nil {
 		return nil, err
 	}

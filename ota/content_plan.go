@@ -35,6 +35,8 @@ type contentPlan struct {
 	items []item
 	spans []span          // to be asked for, each with one request
 	more  []release.Place // of them what is only kept
+	// purposes are what the ranges are for.
+	purposes []purpose
 	// forms is what comes in each form, for a person.
 	forms [byGroup + 1]PlanWay
 	lent  int64 // bytes of blobs that come from pieces on the device
@@ -43,11 +45,19 @@ type contentPlan struct {
 // also adds places to what is fetched.
 func (p *contentPlan) also(places []release.Place) {
 	p.more = places
+	p.serve(forPatches, places...)
 	all := slices.Clone(places)
 	for _, s := range p.spans {
 		all = append(all, release.Place{Pack: s.file, Offset: s.offset, Length: s.end - s.offset})
 	}
 	p.spans = spansOf(all)
+}
+
+// serve notes what places are for.
+func (p *contentPlan) serve(why func(*Fetched) *int64, places ...release.Place) {
+	for _, at := range places {
+		p.purposes = append(p.purposes, purpose{span{at.Pack, at.Offset, at.Offset + at.Length}, why})
+	}
 }
 
 // planner finds the cheapest way to each of some blobs.
@@ -130,6 +140,7 @@ func (p *planner) splices() {
 		at, ok := p.c.splice(b)
 		if ok {
 			p.add(item{form: bySplice, blob: b, first: at}, []release.Blob{b}, at)
+			p.plan.serve(forIndex, at)
 		}
 		return ok
 	})
@@ -197,6 +208,7 @@ func (p *planner) choose() error {
 		}
 		at := p.c.delta.place(group)
 		p.add(item{form: byGroup, group: group, first: at, wanted: t.wanted()}, t.blobs, at)
+		p.plan.serve(forPatches, at)
 	}
 	for _, b := range p.rest {
 		if err := p.pieces(b); err != nil {
@@ -246,7 +258,9 @@ func (p *planner) pieces(b release.Blob) error {
 	p.c.borrow(p.ctx, b, all)
 	it := item{form: byPieces, blob: b}
 	var places []release.Place
+	why := p.c.purposeOf(b, len(all))
 	for _, piece := range all {
+		p.plan.serve(why, piece.Place)
 		if _, lent := p.c.lent[piece.Sum]; lent {
 			p.plan.lent += piece.Size
 			continue
@@ -261,4 +275,15 @@ func (p *planner) pieces(b release.Blob) error {
 	}
 	p.add(it, []release.Blob{b}, places...)
 	return nil
+}
+
+// purposeOf says what the pieces of b are for.
+func (c *content) purposeOf(b release.Blob, pieces int) func(*Fetched) *int64 {
+	switch {
+	case c.indexes[b.Digest]:
+		return forIndex
+	case pieces > 1:
+		return forPieces
+	}
+	return forWhole
 }

@@ -29,9 +29,10 @@ type span struct {
 type intake struct {
 	mu     sync.Mutex
 	source Source
-	spool  *spool        // nil: what comes is not kept
-	count  func(n int64) // told of bytes that came
-	spans  []span        // wanted, sorted
+	spool  *spool       // nil: what comes is not kept
+	count  func(s span) // told of what came
+	forgot func(s span) // told of what came before and is dropped
+	spans  []span       // wanted, sorted
 
 	open     io.ReadCloser // the request, or nil
 	file     string
@@ -157,6 +158,7 @@ func (in *intake) forget(s span) {
 }
 
 func (in *intake) drop(s span) {
+	in.forgot(s)
 	if in.spool != nil {
 		in.stopKeeping()
 		in.spool.forget(s.file, s.offset, s.end-s.offset)
@@ -167,7 +169,7 @@ func (in *intake) drop(s span) {
 func (in *intake) fetch(ctx context.Context, s span, p []byte) (int, error) {
 	if in.open != nil && in.file == s.file && in.pos > s.offset {
 		if in.beside == nil {
-			in.beside = &intake{source: in.source, spool: in.spool, count: in.count}
+			in.beside = &intake{source: in.source, spool: in.spool, count: in.count, forgot: in.forgot}
 		}
 		return in.beside.fetch(ctx, s, p)
 	}
@@ -259,7 +261,7 @@ func (in *intake) take(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), in.end-in.pos)]
 	n, err := in.open.Read(p)
 	if n > 0 {
-		in.count(int64(n))
+		in.count(span{in.file, in.pos, in.pos + int64(n)})
 		if kept := in.store(p[:n]); kept != nil {
 			return 0, kept
 		}

@@ -16,7 +16,9 @@ import (
 func (u *Updater) fetchIndexes(ctx context.Context, c *content, r *release.Release) error {
 	var blobs []release.Blob
 	var also []release.Place
+	c.indexes = map[release.Digest]bool{}
 	for _, comp := range r.Components {
+		c.indexes[comp.Index.Digest] = true
 		blobs = append(blobs, comp.Index)
 		also = append(also, c.deltaPlaces(comp)...)
 	}

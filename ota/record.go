@@ -100,6 +100,7 @@ type txState struct {
 	Tries   int  `json:"tries,omitempty"`
 
 	Bytes   int64         `json:"bytes,omitempty"`
+	Fetched Fetched       `json:"fetched,omitzero"`
 	Began   time.Time     `json:"began"`
 	Elapsed time.Duration `json:"elapsed,omitempty"` // of the trial, running time
 	Took    time.Duration `json:"took,omitempty"`
@@ -148,7 +149,7 @@ func (t *txState) needs(e Effect) bool {
 func (t *txState) result() Result {
 	r := Result{
 		Tx: t.ID, State: t.State, From: t.From, To: t.To, Back: t.Back, Reason: t.Reason,
-		Condemned: t.Blame == blameRelease, Bytes: t.Bytes, Starts: t.Starts, Began: t.Began, Took: t.Took,
+		Condemned: t.Blame == blameRelease, Bytes: t.Bytes, Fetched: t.Fetched, Starts: t.Starts, Began: t.Began, Took: t.Took,
 		Downtime: t.Down, Scripts: t.scriptRuns(),
 	}
 	return r

@@ -44,6 +44,8 @@ type Result struct {
 	// Bytes were fetched for it: stored content and metadata of the
 	// repository, without HTTP's own.
 	Bytes int64 `json:"bytes"`
+	// Fetched says what they were for.
+	Fetched Fetched `json:"fetched,omitzero"`
 	// Scripts are those that were begun, in that order; of a transaction that
 	// ended a history holds the first few that did not succeed.
 	Scripts []ScriptRun `json:"scripts,omitempty"`

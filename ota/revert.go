@@ -295,7 +295,7 @@ func (u *Updater) attempt() uint32 {
 func (u *Updater) end(t *txState, r Result) Result {
 	r.Ended = u.host.Now().UTC().Truncate(time.Second)
 	u.charge(t)
-	r.Bytes, r.Took, r.Downtime = t.Bytes, t.Took, t.Down
+	r.Bytes, r.Fetched, r.Took, r.Downtime = t.Bytes, t.Fetched, t.Took, t.Down
 	r.Reason = clip(r.Reason, 512)
 	brief := r
 	brief.Scripts = past(r.Scripts)

@@ -34,7 +34,9 @@ func (t *Tx) Stage(ctx context.Context) error {
 
 func (u *Updater) stage(ctx context.Context, t *txState, r *release.Release) error {
 	err := u.stageAll(ctx, t, r)
-	t.Bytes += u.taken()
+	n := u.taken()
+	t.Bytes += n
+	t.Fetched.add(u.fetchedNow(n))
 	if errors.Is(err, durable.ErrSync) { // a backend's, maybe, on the same file system
 		err = errors.Join(err, u.dropPlaced())
 	}

@@ -44,6 +44,7 @@ type Updater struct {
 	ended    *Result        // the transaction that ended last in this process
 	asking   chan error     // a health check that has not returned yet
 	fetched  int64          // bytes of content read from the source
+	causes   Fetched        // of what was fetched since it was last asked for
 	spool    *spool         // of what comes, once something does
 	counted  int64          // of all that was read, what was asked for already
 

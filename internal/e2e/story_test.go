@@ -33,6 +33,9 @@ func story(t *testing.T, layout string) {
 	a = d.must(0, "update")
 	require.Contains(t, a.Line, "1.1.0 (seq 2) is installed over 1.0.0 (seq 1)")
 	require.Less(t, a.Result.Bytes, int64(200_000), "more was fetched than what changed")
+	f := a.Result.Fetched
+	require.Equal(t, a.Result.Bytes, f.Total(), "%+v", f)
+	require.True(t, min(f.Metadata, f.Index, f.Whole) > 0 && f.Between == 0 && f.Again == 0, "%+v", f)
 	d.holds(v2)
 
 	bad := cloneTree(t, v2, filepath.Join(m.dir, "bad"))
