@@ -69,23 +69,13 @@ func (o outcome) what() outcome {
 // updateTold updates the device from m, in this process, and tells r of it; nil
 // is nobody.
 func (d *device) updateTold(m *maker, r *updates.Reporter) (o outcome) {
-	root, err := os.ReadFile(filepath.Join(m.repo, "metadata", "1.root.json"))
-	require.NoError(d.t, err)
-	src, err := tuf.New(tuf.Options{URL: m.url, Root: root, Dir: filepath.Join(d.state, "trust")})
-	require.NoError(d.t, err)
-	defer func() { require.NoError(d.t, src.Close()) }()
-	app, err := micro.New(micro.Options{Name: "app", Root: d.app})
-	require.NoError(d.t, err)
-	options := ota.Options{
-		Dir: filepath.Join(d.state, "updates"), Source: src, Backends: map[string]ota.Backend{"app": app},
-		Device: ota.Device{ID: "d1", Product: "camera", Variant: "arm", Hardware: "rev-b"},
-		Health: d.asksItself, Trial: ota.Trial{Soak: 20 * time.Millisecond, Interval: 10 * time.Millisecond, Deadline: 100 * time.Millisecond},
-	}
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
+	defer cancel()
+	options, done := d.options(m)
+	defer done()
 	if r != nil {
 		options.Progress = r.Progress
 	}
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
-	defer cancel()
 	begin := time.Now()
 	u, err := ota.Open(ctx, options)
 	require.NoError(d.t, err)
@@ -99,6 +89,22 @@ func (d *device) updateTold(m *maker, r *updates.Reporter) (o outcome) {
 		o.err, _, _ = strings.Cut(err.Error(), " after ")
 	}
 	return o
+}
+
+// options are those of a program that updates the device from m and whose app says
+// itself how it is. done lets go of what they hold.
+func (d *device) options(m *maker) (o ota.Options, done func()) {
+	root, err := os.ReadFile(filepath.Join(m.repo, "metadata", "1.root.json"))
+	require.NoError(d.t, err)
+	src, err := tuf.New(tuf.Options{URL: m.url, Root: root, Dir: filepath.Join(d.state, "trust")})
+	require.NoError(d.t, err)
+	app, err := micro.New(micro.Options{Name: "app", Root: d.app})
+	require.NoError(d.t, err)
+	return ota.Options{
+		Dir: filepath.Join(d.state, "updates"), Source: src, Backends: map[string]ota.Backend{"app": app},
+		Device: ota.Device{ID: "d1", Product: "camera", Variant: "arm", Hardware: "rev-b"},
+		Health: d.asksItself, Trial: ota.Trial{Soak: 20 * time.Millisecond, Interval: 10 * time.Millisecond, Deadline: 100 * time.Millisecond},
+	}, func() { require.NoError(d.t, src.Close()) }
 }
 
 func (d *device) asksItself(context.Context) error {
@@ -135,6 +141,7 @@ func (w way) begin(t testing.TB, o outbox.Options) *told {
 	box, err := outbox.Open(t.Context(), o)
 	if err == nil {
 		r.box, sink = box, box
+		t.Cleanup(func() { _ = box.Close() }) // once what after breaks is mended
 		r.end = w.run(t, box)
 	}
 	stream, err := monitor.NewStream(monitor.StreamOptions{Device: "d1", Sink: sink})
