@@ -56,14 +56,22 @@ const (
 	inSuper    = "plant-13-in-a-supervisor"
 	inPassword = "plant-14-of-a-broker"
 	inPhrase   = "plant 15 in a passphrase"
+	inBareArg  = "plant-16-an-argument-of-no-name"
+	inBareEnv  = "plant-17-a-variable-of-no-name"
 )
 
-var planted = []string{inURL, inQuery, inHeader, inReport, inKeyFile, inEnv, inProxy, inArgs, inHealth, inLogs, inJWT, inBlock, inSuper, inPassword, inPhrase}
+var planted = []string{inURL, inQuery, inHeader, inReport, inKeyFile, inEnv, inProxy, inArgs, inHealth, inLogs, inJWT, inBlock, inSuper, inPassword, inPhrase, inBareArg, inBareEnv}
 
 const logLines = `2026-11-22T10:00:00+0000 cam app[7]: lens is dirty
 2026-11-22T10:00:01+0000 cam app[7]: GET https://me:` + inLogs + `@cdn.example.com/x password=` + inLogs + ` token: '` + inLogs + `'
 2026-11-22T10:00:02+0000 cam app[7]: {"msg":"sent","api_key":"` + inLogs + `","text":"{\"secret\":\"` + inLogs + `\"}"}
-2026-11-22T10:00:03+0000 cam app[7]: Authorization: Basic ` + inLogs + ` jwt ` + inJWT + ` AKIAABCDEFGHIJKLMNOP ghp_plantplantplant
+2026-11-22T10:00:03+0000 cam app[7]: Authorization: Basic ` + inLogs + `
+2026-11-22T10:00:03+0000 cam app[7]: jwt ` + inJWT + `
+2026-11-22T10:00:03+0000 cam app[7]: AKIAABCDEFGHIJKLMNOP
+2026-11-22T10:00:03+0000 cam app[7]: ghp_plantplantplant
+2026-11-22T10:00:03+0000 cam app[7]: AGE-SECRET-KEY-1PLANTPLANT
+2026-11-22T10:00:03+0000 cam app[7]: it sends Bearer ` + inLogs + `
+2026-11-22T10:00:03+0000 cam app[7]: Cookie: session=` + inLogs + `
 2026-11-22T10:00:04+0000 cam app[7]: -----BEGIN EC PRIVATE KEY-----
 2026-11-22T10:00:05+0000 cam app[7]: ` + inBlock + `
 2026-11-22T10:00:06+0000 cam app[7]: -----END EC PRIVATE KEY-----
@@ -75,7 +83,7 @@ const logLines = `2026-11-22T10:00:00+0000 cam app[7]: lens is dirty
 // back.
 func troubled(t *testing.T) *fleet {
 	f := newFleet(t)
-	f.config["health"] = []any{map[string]any{"exec": []string{"/bin/sh", "-c", "grep -q clear " + f.dir + "/app/lens || { echo dirty, password=" + inHealth + "; exit 1; }", "--token=" + inArgs}}}
+	f.config["health"] = []any{map[string]any{"exec": []string{"/bin/sh", "-c", "grep -q clear " + f.dir + "/app/lens || { echo dirty, password=" + inHealth + "; exit 1; }", "--token=" + inArgs, inBareArg}}}
 	f.play()
 	keys := filepath.Join(f.dir, "client.key")
 	require.NoError(t, os.WriteFile(keys, []byte("-----BEGIN PRIVATE KEY-----\n"+inKeyFile+"\n-----END PRIVATE KEY-----\n"), 0o600))
@@ -91,7 +99,7 @@ func troubled(t *testing.T) *fleet {
 		"metrics": map[string]any{"units": []string{"camera.service"}},
 	}
 	f.config["supervisor"] = map[string]any{
-		"start": []string{"/bin/true", inArgs}, "stop": []string{"/bin/true"}, "status": []string{"/bin/false"}, "env": []string{"LENS_SECRET=" + inSuper},
+		"start": []string{"/bin/true", inArgs}, "stop": []string{"/bin/true"}, "status": []string{"/bin/false"}, "env": []string{"LENS_SECRET=" + inSuper, "LENS=" + inBareEnv},
 	}
 	bin := filepath.Join(f.dir, "bin")
 	require.NoError(t, os.Mkdir(bin, 0o755))
@@ -153,6 +161,7 @@ func requireNoSecrets(t *testing.T, files map[string]string) {
 		require.NotContains(t, text, "plant-", name)
 		require.NotContains(t, text, "ghp_plant", name)
 		require.NotContains(t, text, "AKIAABCD", name)
+		require.NotContains(t, text, "PLANT", name)
 	}
 }
 

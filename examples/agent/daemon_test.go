@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -72,7 +73,7 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
 	prometheus := filepath.Join(t.TempDir(), "pawl.prom")
-	f.config["run"] = map[string]any{"look": "100ms", "health": "20ms", "late": map[string]any{"interval": "20ms", "failures": 3}}
+	f.config["run"] = map[string]any{"look": "100ms", "health": "20ms", "late": map[string]any{"interval": "50ms", "failures": 3}}
 	f.config["report"].(map[string]any)["metrics"] = map[string]any{"interval": "20ms", "emit": "50ms"}
 	f.config["report"].(map[string]any)["alerts"] = map[string]any{"release": "app/alerts.json"}
 	f.set("report", "prometheus", prometheus)
@@ -104,7 +105,7 @@ func TestRun(t *testing.T) {
 }
 
 // TestOthersMayWork has an agent that runs let others go back and look, while
-// it waits for its next round.
+// it waits for its next round, which a SIGHUP has begin at once.
 func TestOthersMayWork(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t)
@@ -117,10 +118,11 @@ func TestOthersMayWork(t *testing.T) {
 	code, ans, text := f.agent("rollback")
 	require.Equal(t, exitOK, code, text)
 	require.Equal(t, ota.Committed, ans.Result.State)
+	f.release("3", "clear")
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	f.until("committed 3", monitor.Committed)
 	require.Equal(t, exitOK, r.stop())
-	code, _, _ = f.agent("update")
-	require.Equal(t, exitHeld, code)
-	require.Equal(t, []string{"committed 1", "committed 2", "committed 1"}, f.to.told(monitor.Committed))
+	require.Equal(t, []string{"committed 1", "committed 2", "committed 1", "committed 3"}, f.to.told(monitor.Committed))
 }
 
 // TestSystemdIsTold has systemd, or what listens in its place, be told that the
@@ -150,4 +152,13 @@ func TestSystemdIsTold(t *testing.T) {
 	heard("STATUS=1 (seq 1) is installed over")
 	r.stop()
 	heard("STOPPING=1")
+}
+
+// TestWatchdogThatIsNotThere has the agent say so, rather than run unguarded.
+func TestWatchdogThatIsNotThere(t *testing.T) {
+	f := newFleet(t)
+	f.config["run"] = map[string]any{"watchdog": "/nowhere/watchdog"}
+	code, ans, _ := f.agent("run")
+	require.Equal(t, exitOther, code)
+	require.Contains(t, ans.Error, "run.watchdog: ")
 }

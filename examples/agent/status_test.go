@@ -117,6 +117,9 @@ func TestStatusGolden(t *testing.T) {
 func TestStatusSays(t *testing.T) {
 	f := newFleet(t)
 	f.play()
+	f.config["health"].([]any)[0].(map[string]any)["successes"] = 5
+	_, ans, _ := f.agent("status")
+	require.True(t, ans.Health.Well, "it asks once, and that counts")
 	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "app", "lens"), []byte("broken\n"), 0o644))
 	code, ans, _ := f.agent("status")
 	require.Equal(t, exitOK, code)
