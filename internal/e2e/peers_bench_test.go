@@ -74,6 +74,7 @@ type run struct {
 	took              time.Duration
 	usage
 	disk      int64 // bytes that the disk says were written to it, by anybody
+	publisher usage
 	published time.Duration
 }
 
@@ -95,6 +96,7 @@ func report(b *testing.B, p pair, runs []run) {
 	b.ReportMetric(median(func(r run) float64 { return float64(r.disk) / (1 << 20) }), "MiB-disk")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.Written) / changed }), "written/changed")
 	b.ReportMetric(median(func(r run) float64 { return r.published.Seconds() }), "s-publish")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.publisher.Peak) / (1 << 20) }), "MiB-publisher")
 }
 
 // changedBytes is what the files weigh that are new or other ones in p.new.
@@ -133,9 +135,8 @@ func pawlRuns(b *testing.B, p pair, n int, by line) []run {
 		devices[i].save()
 		devices[i].must(0, "update")
 	}
-	begin := time.Now()
-	m.release("1.1.0", p.new)
-	published := time.Since(begin)
+	var made run
+	measured(b, &made, m.publish(b, "1.1.0", p.new))
 	slow(true)
 	b.ResetTimer()
 	runs := make([]run, n)
@@ -144,7 +145,8 @@ func pawlRuns(b *testing.B, p pair, n int, by line) []run {
 		m.sent.Store(0)
 		m.requests.Store(0)
 		measured(b, &runs[i], d.command(b.Context(), "update"))
-		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), published
+		runs[i].fetched, runs[i].requests = m.sent.Load(), m.requests.Load()
+		runs[i].published, runs[i].publisher = made.took, made.usage
 		slow(false)
 		d.holds(p.new)
 		slow(true)
