@@ -31,7 +31,7 @@ func (a *agent) health() (ota.Check, error) {
 // newHealth puts the probes of the configuration behind parts. With once each
 // is asked once, and that counts. It returns nil where there is nothing to ask.
 func (a *agent) newHealth(parts []monitor.Part, once bool, changed func(monitor.Answer)) (*monitor.Health, error) {
-	s := probeSet{timeout: a.config.Trial.timeout(), once: once, names: map[string]int{}}
+	s := probeSet{config: a.config, once: once, names: map[string]int{}}
 	for i, p := range a.config.Health {
 		part, err := s.part(p)
 		if err != nil {

@@ -199,5 +199,7 @@ const otherVerbs = ""
 func withMore(all map[string]command) map[string]command {
 	all["run"] = command{what: "look for updates again and again, watch the device and report, until it is stopped", alone: true, run: daemon}
 	all["bundle-logs"] = command{what: "write one archive for support, without secrets: bundle-logs [FILE]", alone: true, run: bundleLogs}
+	all["mark-good"] = command{what: "the app says that the release on trial is well, where health asks for that", alone: true, run: markGood}
+	all["mark-bad"] = command{what: "the app says that the release is not: mark-bad [WHY]", alone: true, run: markBad}
 	return all
 }

@@ -31,12 +31,12 @@ func (monitoring) paths(func(*string)) {}
 
 func (*agent) openReport(context.Context) reporting { return nil }
 
-func (question) askMore(string) (monitor.Ask, string, error) { return nil, "", errNoMonitor }
+func (question) askMore(string, *config) (monitor.Ask, string, error) { return nil, "", errNoMonitor }
 
 // addMonitored adds what only the other agent knows.
 func (*agent) addMonitored(*condition) []string { return nil }
 
 // otherVerbs says where the others are.
-const otherVerbs = "; run and bundle-logs with go build -tags monitor"
+const otherVerbs = "; run, bundle-logs and mark-good with go build -tags monitor"
 
 func withMore(all map[string]command) map[string]command { return all }

@@ -22,5 +22,5 @@ func TestNoMonitor(t *testing.T) {
 	require.ErrorContains(t, err, "health[0].memory: this agent knows nothing of it")
 	var stdout, stderr strings.Builder
 	require.Equal(t, exitUsage, run(t.Context(), []string{"bundle-logs"}, &stdout, &stderr))
-	require.Contains(t, stderr.String(), "bundle-logs with go build -tags monitor")
+	require.Contains(t, stderr.String(), "bundle-logs and mark-good with go build -tags monitor")
 }

@@ -27,6 +27,7 @@ type question struct {
 	Temperature *temperature `json:"temperature"`
 	All         []question   `json:"all"`
 	Any         []question   `json:"any"`
+	Marked      bool         `json:"marked"`
 
 	// Restarts belongs to Unit, and Least to Any.
 	Restarts int `json:"restarts"`
@@ -100,9 +101,9 @@ func (q *question) paths(each func(*string)) {
 
 // probeSet makes parts of a Health.
 type probeSet struct {
-	timeout time.Duration
-	once    bool
-	names   map[string]int
+	config *config
+	once   bool
+	names  map[string]int
 }
 
 // part makes what one entry stands for. An error begins with the key.
@@ -132,7 +133,7 @@ func (q question) kind() (kind string, err error) {
 	}{
 		{"exec", q.Exec != nil}, {"http", q.HTTP != nil}, {"tcp", q.TCP != ""}, {"unit", q.Unit != ""}, {"process", q.Process != nil},
 		{"file", q.File != nil}, {"disk", q.Disk != nil}, {"memory", q.Memory != nil}, {"temperature", q.Temperature != nil},
-		{"all", q.All != nil}, {"any", q.Any != nil},
+		{"all", q.All != nil}, {"any", q.Any != nil}, {"marked", q.Marked},
 	} {
 		switch {
 		case k.is && kind != "":
@@ -143,7 +144,7 @@ func (q question) kind() (kind string, err error) {
 	}
 	switch {
 	case kind == "":
-		return "", errors.New("exec, http, tcp, unit, process, file, disk, memory, temperature, all or any is needed")
+		return "", errors.New("exec, http, tcp, unit, process, file, disk, memory, temperature, marked, all or any is needed")
 	case q.Restarts != 0 && kind != "unit":
 		return "", errors.New("restarts: it belongs to unit")
 	case q.Least != 0 && kind != "any":
@@ -173,7 +174,7 @@ func (s *probeSet) group(q question) (monitor.Part, error) {
 
 // probe makes one that is asked.
 func (s *probeSet) probe(kind string, q question) (monitor.Part, error) {
-	ask, about, err := q.ask(kind)
+	ask, about, err := q.ask(kind, s.config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
@@ -185,7 +186,7 @@ func (s *probeSet) probe(kind string, q question) (monitor.Part, error) {
 		p.Successes, p.Failures = 1, 1
 	}
 	if p.Timeout == 0 {
-		p.Timeout = s.timeout
+		p.Timeout = s.config.Trial.timeout()
 	}
 	if p.Name == "" {
 		p.Name = s.name(strings.TrimSpace(kind + " " + about))
@@ -212,7 +213,7 @@ func clipped(name string) string {
 }
 
 // ask returns the question, and what it is about.
-func (q question) ask(kind string) (ask monitor.Ask, about string, err error) {
+func (q question) ask(kind string, c *config) (ask monitor.Ask, about string, err error) {
 	switch kind {
 	case "exec":
 		if len(q.Exec) == 0 || q.Exec[0] == "" {
@@ -222,5 +223,5 @@ func (q question) ask(kind string) (ask monitor.Ask, about string, err error) {
 	case "tcp":
 		return probe.TCP(q.TCP), q.TCP, nil
 	}
-	return q.askMore(kind)
+	return q.askMore(kind, c)
 }

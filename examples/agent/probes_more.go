@@ -17,8 +17,10 @@ import (
 )
 
 // askMore asks what only this agent knows to ask.
-func (q question) askMore(kind string) (ask monitor.Ask, about string, err error) {
+func (q question) askMore(kind string, c *config) (ask monitor.Ask, about string, err error) {
 	switch kind {
+	case "marked":
+		return askMark(c), "", nil
 	case "http":
 		return q.HTTP.ask()
 	case "unit":

@@ -27,7 +27,7 @@ type args struct {
 	json   bool
 	retry  bool
 	plan   bool
-	name   string // of reset; the file of bundle-logs
+	name   string // of reset; the file of bundle-logs; why, of mark-bad
 	data   bool   // with reset: the volumes too
 }
 
@@ -157,7 +157,7 @@ func (a args) withWords(words []string) (args, error) {
 		}
 		a.name, more = more[0], nil
 	}
-	if verb == "bundle-logs" && len(more) == 1 {
+	if (verb == "bundle-logs" || verb == "mark-bad") && len(more) == 1 {
 		a.name, more = more[0], nil
 	}
 	if len(more) > 0 {
