@@ -70,7 +70,8 @@ type many struct {
 
 	emitted, samples    atomic.Int64
 	reverted            atomic.Int64
-	requests, delivered atomic.Int64   // that reached the collector, with what comes again
+	requests, lost      atomic.Int64   // that reached the collector, and whose answer was lost
+	delivered           atomic.Int64   // events, each as often as the outbox had it sent
 	minutes             []atomic.Int64 // requests in each minute of the fleet's own time
 }
 
@@ -89,7 +90,8 @@ func (f *many) open(t *testing.T) {
 		}
 		h.ServeHTTP(w, r)
 		if n%50 == 0 {
-			panic(http.ErrAbortHandler) // the answer is lost
+			f.lost.Add(1)
+			panic(http.ErrAbortHandler)
 		}
 	}))
 	t.Cleanup(server.Close)
@@ -214,13 +216,14 @@ func (f *many) check(t *testing.T, took time.Duration) {
 	require.Equal(t, f.reverted.Load(), back)
 	require.Equal(t, devices, ok+back)
 	require.Greater(t, f.delivered.Load(), stored, "some came again")
+	require.Positive(t, f.lost.Load())
 	all, peak := int64(0), int64(0)
 	for i := range f.minutes {
 		all, peak = all+f.minutes[i].Load(), max(peak, f.minutes[i].Load())
 	}
 	day := float64(24*time.Hour) / float64(f.span) / float64(f.devices)
-	t.Logf("fleet: %d devices, %v: %d events (%d samples), all stored once, %d came again; per device and day %.0f events, %.1f requests, %.0f bytes up, %.0f down",
-		f.devices, f.span, stored, f.samples.Load(), f.delivered.Load()-stored, float64(stored)*day, float64(all)*day, float64(f.line.up.Load())*day, float64(f.line.down.Load())*day)
+	t.Logf("fleet: %d devices, %v: %d events (%d samples), all stored once; %d were sent again, %d answers were lost; per device and day %.0f events, %.1f requests, %.0f bytes up, %.0f down",
+		f.devices, f.span, stored, f.samples.Load(), f.delivered.Load()-stored, f.lost.Load(), float64(stored)*day, float64(all)*day, float64(f.line.up.Load())*day, float64(f.line.down.Load())*day)
 	t.Logf("fleet: %d requests, %.2f a second, %.1f in the busiest minute; served here in %v, %.0f a second",
 		all, float64(all)/f.span.Seconds(), float64(peak)/60, took.Round(time.Second), float64(f.requests.Load())/took.Seconds())
 }
