@@ -68,11 +68,11 @@ type many struct {
 	trust   cloudevents.Options
 	line    *line
 
-	emitted, samples    atomic.Int64
-	reverted            atomic.Int64
-	requests, lost      atomic.Int64   // that reached the collector, and whose answer was lost
-	delivered           atomic.Int64   // events, each as often as the outbox had it sent
-	minutes             []atomic.Int64 // requests in each minute of the fleet's own time
+	emitted, samples atomic.Int64
+	reverted         atomic.Int64
+	requests, lost   atomic.Int64   // that reached the collector, and whose answer was lost
+	delivered        atomic.Int64   // events, each as often as the outbox had it sent
+	minutes          []atomic.Int64 // requests in each minute of the fleet's own time
 }
 
 // open serves the collector, with answers that fail.
