@@ -152,6 +152,7 @@ func (r *runner) work(ctx, within context.Context) answer {
 	}
 	r.dog.ready()
 	ans := update(ctx, one)
+	r.switching.Store(false)
 	if ans.Code != exitNeeds && r.report != nil {
 		r.report.reporter.Sample(one.updater)
 	}

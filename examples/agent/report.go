@@ -25,6 +25,7 @@ type report struct {
 	config   *config
 	warn     func(error)
 	client   atomic.Pointer[fetch.Client] // of the updater that was opened last
+	to       atomic.Pointer[sender]
 	box      *outbox.Outbox
 	stream   *monitor.Stream
 	reporter *updates.Reporter
@@ -74,14 +75,16 @@ func newReport(ctx context.Context, a *agent, conf *reports, wait time.Duration)
 	return r, nil
 }
 
-// bytes are those that were fetched so far.
-func (r *report) bytes() monitor.Bytes {
-	client := r.client.Load()
-	if client == nil {
-		return monitor.Bytes{}
+// bytes are those that went over the line so far.
+func (r *report) bytes() (b monitor.Bytes) {
+	if to := r.to.Load(); to != nil {
+		b.Report = to.bytes()
 	}
-	b := client.Bytes()
-	return monitor.Bytes{Metadata: b.Metadata, Content: b.Content, Report: b.Report, Wasted: b.Wasted}
+	if client := r.client.Load(); client != nil {
+		fetched := client.Bytes()
+		b.Metadata, b.Content, b.Wasted = fetched.Metadata, fetched.Content, fetched.Wasted
+	}
+	return b
 }
 
 // send begins to send, until close. What cannot be sent waits in the outbox.
@@ -96,6 +99,7 @@ func (r *report) send(conf *reports) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.sending = stop, true
+	r.to.Store(&to)
 	r.sent.Go(func() { _ = r.box.Run(ctx, to) }) // it ends with ctx
 	if to.beside != nil {
 		r.sent.Go(func() { _ = to.beside(ctx) })

@@ -169,6 +169,18 @@ func (r *receiver) told(kinds ...monitor.Kind) (all []string) {
 	return all
 }
 
+// reported is the most that an event says reporting has cost by then.
+func (r *receiver) reported() (most int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Bytes != nil {
+			most = max(most, e.Bytes.Report)
+		}
+	}
+	return most
+}
+
 func version(r *monitor.Release) string {
 	if r == nil {
 		return "-"
@@ -217,6 +229,7 @@ func TestReports(t *testing.T) {
 
 	code, _, _ := f.agent("update")
 	require.Equal(t, exitHeld, code)
+	require.NotZero(t, f.to.reported(), "what reporting costs is told too")
 	require.Contains(t, f.to.told(steps...)[12], "held 2 3 (seq 3): the release failed its trial on this device")
 }
 

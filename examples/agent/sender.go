@@ -21,6 +21,15 @@ import (
 type sender struct {
 	outbox.Sender
 	beside func(ctx context.Context) error // nil for nothing
+	counts []interface{ Bytes() int64 }    // of what was sent
+}
+
+// bytes are those that were sent.
+func (s sender) bytes() (sum int64) {
+	for _, c := range s.counts {
+		sum += c.Bytes()
+	}
+	return sum
 }
 
 // sender makes what the configuration asks for; its Sender is nil where events
@@ -28,7 +37,7 @@ type sender struct {
 func (r *reports) sender(device string) (s sender, err error) {
 	switch {
 	case r.URL != "":
-		s.Sender, err = r.cloudEvents()
+		s, err = r.cloudEvents()
 	case r.MQTT != nil:
 		s, err = r.MQTT.sender(device)
 	}
@@ -44,18 +53,23 @@ func (r *reports) sender(device string) (s sender, err error) {
 	default:
 		s.Sender = outbox.ByClass(s.Sender, metrics)
 	}
+	s.counts = append(s.counts, metrics)
 	return s, nil
 }
 
-func (r *reports) cloudEvents() (outbox.Sender, error) {
+func (r *reports) cloudEvents() (sender, error) {
 	conf, pool, err := r.tls()
 	if err != nil {
-		return nil, err
+		return sender{}, err
 	}
-	return cloudevents.New(cloudevents.Options{URL: r.URL, Header: r.header(), TLS: conf, RootCAs: pool, UserAgent: "pawl-agent"})
+	to, err := cloudevents.New(cloudevents.Options{URL: r.URL, Header: r.header(), TLS: conf, RootCAs: pool, UserAgent: "pawl-agent"})
+	if err != nil {
+		return sender{}, err
+	}
+	return sender{Sender: to, counts: []interface{ Bytes() int64 }{to}}, nil
 }
 
-func (e *endpoint) otlp() (outbox.Sender, error) {
+func (e *endpoint) otlp() (*otlp.Sender, error) {
 	conf, pool, err := e.tls()
 	if err != nil {
 		return nil, err
@@ -80,7 +94,7 @@ func (b *broker) sender(device string) (sender, error) {
 	if err != nil {
 		return sender{}, err
 	}
-	return sender{to, to.Run}, nil
+	return sender{to, to.Run, []interface{ Bytes() int64 }{to}}, nil
 }
 
 func (e *endpoint) header() http.Header {
