@@ -60,7 +60,8 @@ func (s selection) write(dir string) error {
 // Boot is the boot loader of the device in dir: a slot that is to be tried
 // comes up once, else the permanent one. It returns the slot, and writes it
 // with a new boot id into the file boot_id, which tells nothing of any other
-// boot and so need not be durable.
+// boot and so need not be durable; a process that is killed meanwhile leaves it
+// whole.
 func Boot(dir string) (slot string, err error) {
 	s, err := readSelection(dir)
 	if err == nil {
@@ -76,7 +77,11 @@ func Boot(dir string) (slot string, err error) {
 			return "", err
 		}
 	}
-	return slot, os.WriteFile(filepath.Join(dir, "boot_id"), []byte(newID()+" "+wordOf(slot)+"\n"), 0o600)
+	id := filepath.Join(dir, "boot_id")
+	if err := os.WriteFile(id+".new", []byte(newID()+" "+wordOf(slot)+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return slot, os.Rename(id+".new", id)
 }
 
 // sweep removes what a power cut left of files that were being written.

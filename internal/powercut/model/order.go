@@ -42,7 +42,7 @@ func (r *Order) check(h *History) error {
 // dropped by every Resume, and what is known of the looks of files, which has a
 // checksum.
 func passing(o *Op) bool {
-	return strings.HasSuffix(o.Path, ".seen") || path.Base(o.Path) == "lock" || path.Base(o.Path) == ".pawl-reserve" || strings.HasPrefix(o.Path, "state/updates/spool/") || o.Path == "boot_id" || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
+	return strings.HasSuffix(o.Path, ".seen") || path.Base(o.Path) == "lock" || path.Base(o.Path) == ".pawl-reserve" || strings.HasPrefix(o.Path, "state/updates/spool/") || strings.HasPrefix(o.Path, "boot_id") || o.in("scratch") || o.in("trash") && o.Kind == Unlink && !dropped(o)
 }
 
 // dropped reports that the last of what was to be removed for good is.
