@@ -83,7 +83,7 @@ const logLines = `2026-11-22T10:00:00+0000 cam app[7]: lens is dirty
 // back.
 func troubled(t *testing.T) *fleet {
 	f := newFleet(t)
-	f.config["health"] = []any{map[string]any{"exec": []string{"/bin/sh", "-c", "grep -q clear " + f.dir + "/app/lens || { echo dirty, password=" + inHealth + "; exit 1; }", "--token=" + inArgs, inBareArg}}}
+	f.config["health"] = []any{map[string]any{"exec": []string{"/bin/sh", "-c", "grep -q clear " + f.dir + "/app/lens || { echo dirty, password=" + inHealth + "; exit 1; }", inBareArg, "--token=" + inArgs}}}
 	f.play()
 	keys := filepath.Join(f.dir, "client.key")
 	require.NoError(t, os.WriteFile(keys, []byte("-----BEGIN PRIVATE KEY-----\n"+inKeyFile+"\n-----END PRIVATE KEY-----\n"), 0o600))
@@ -99,7 +99,7 @@ func troubled(t *testing.T) *fleet {
 		"metrics": map[string]any{"units": []string{"camera.service"}},
 	}
 	f.config["supervisor"] = map[string]any{
-		"start": []string{"/bin/true", inArgs}, "stop": []string{"/bin/true"}, "status": []string{"/bin/false"}, "env": []string{"LENS_SECRET=" + inSuper, "LENS=" + inBareEnv},
+		"start": []string{"/bin/true", inArgs}, "stop": []string{"/bin/true"}, "status": []string{"/bin/false"}, "env": []string{"LENS=" + inBareEnv, "LENS_SECRET=" + inSuper},
 	}
 	bin := filepath.Join(f.dir, "bin")
 	require.NoError(t, os.Mkdir(bin, 0o755))
