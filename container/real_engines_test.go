@@ -4,6 +4,7 @@ package container
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,7 +34,23 @@ func plain(services ...*compose.Service) {
 		return
 	}
 	for _, v := range services {
-		v.Restart, v.Healthcheck = compose.Restart{Policy: compose.RestartNo}, nil
+		v.Restart = compose.Restart{Policy: compose.RestartNo}
+		if v.Healthcheck != nil && !v.Healthcheck.Disabled {
+			v.Healthcheck = nil
+		}
+		v.Logging, v.IPC, v.Sysctls, v.DeviceRules, v.Ulimits = nil, "", nil, nil, nil
+		if strings.HasPrefix(v.NetworkMode, "service:") {
+			v.NetworkMode, v.PID = "none", ""
+		}
+		for i := range v.Devices {
+			v.Devices[i].Permissions = "rwm"
+		}
+		for i := range v.Networks {
+			v.Networks[i].IPv4 = ""
+		}
+		for i := range v.Mounts {
+			v.Mounts[i].NoCopy = false
+		}
 		for i, d := range v.DependsOn {
 			if d.Condition == compose.Healthy {
 				v.DependsOn[i].Condition = compose.Started
@@ -48,13 +65,22 @@ func refusedByAnEngine(t *testing.T, e *dockerd.Engine) {
 		return
 	}
 	r, ctx := newRealRig(t, e), t.Context()
-	for says, change := range map[string]func(*compose.Service){
-		"service back: restart: always":         func(v *compose.Service) { v.Restart.Policy = compose.RestartAlways },
-		"service back: restart: unless-stopped": func(v *compose.Service) { v.Restart.Policy = compose.RestartUnlessStopped },
-		"service back: restart: on-failure":     func(v *compose.Service) { v.Restart.Policy = compose.RestartOnFailure },
-		"service back: healthcheck":             func(v *compose.Service) { v.Healthcheck = &compose.Healthcheck{Test: []string{"CMD", "/app"}} },
+	for key, change := range map[string]func(*compose.Service){
+		"restart":             func(v *compose.Service) { v.Restart.Policy = compose.RestartAlways },
+		"healthcheck":         func(v *compose.Service) { v.Healthcheck = &compose.Healthcheck{Test: []string{"CMD", "/app"}} },
+		"logging: options":    func(v *compose.Service) { v.Logging = &compose.Logging{Options: map[string]string{"max-size": "1m"}} },
+		"ipc":                 func(v *compose.Service) { v.IPC = "host" },
+		"sysctls":             func(v *compose.Service) { v.Sysctls = map[string]string{"net.core.somaxconn": "9"} },
+		"device_cgroup_rules": func(v *compose.Service) { v.DeviceRules = []string{"c 1:3 mr"} },
+		"devices: permissions": func(v *compose.Service) {
+			v.Devices = []compose.Device{{Host: "/dev/null", Container: "/dev/x", Permissions: "r"}}
+		},
+		"networks: a fixed address":        func(v *compose.Service) { v.Networks[0].IPv4 = "10.214.0.9" },
+		"network_mode or pid of a service": func(v *compose.Service) { v.PID = "service:web" },
+		"volumes: nocopy":                  func(v *compose.Service) { v.Mounts[0].NoCopy = true },
 	} {
 		a := realApp(t, 1).changed(t, func(a *compose.App) { change(&a.Services[0]) })
+		says := "service back: " + key
 		_, err := r.b.Stage(ctx, "refused", a.c, a.blobs)
 		require.ErrorIs(t, err, ErrUnsupported)
 		require.ErrorContains(t, err, says)

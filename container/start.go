@@ -131,13 +131,18 @@ func notStarted(b box) error {
 	return fmt.Errorf("%s was not started", b.Labels[labelService])
 }
 
+// killed is the exit code of what SIGKILL ended.
+const killed = 137
+
 // describe says how a container is, for people.
 func (b box) describe() string {
 	switch {
 	case b.Error != "":
 		return "could not be started: " + b.Error
 	case b.OOM:
-		return fmt.Sprintf("was killed for want of memory (exit code %d)", b.Exit)
+		return fmt.Sprintf("was killed, out of memory (exit code %d)", b.Exit)
+	case b.State == exited && b.Exit == killed && b.Limits.Memory > 0: // not every engine notices why
+		return fmt.Sprintf("was killed, it seems out of memory, of which it may have %d MiB (exit code %d)", b.Limits.Memory>>20, b.Exit)
 	case b.State == exited:
 		return fmt.Sprintf("ended with exit code %d", b.Exit)
 	case b.Health != "":

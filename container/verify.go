@@ -180,6 +180,9 @@ func normal(r compose.Restart) compose.Restart {
 // the document leaves open the engine fills in.
 func sameLimits(is, want compose.Limits) bool {
 	same := func(is, want int64) bool { return want == 0 && is <= 0 || is == want }
+	if want.CPUPeriod > 0 && want.NanoCPUs == 0 && is.NanoCPUs == want.CPUQuota*1e9/want.CPUPeriod {
+		is.NanoCPUs = 0 // which Podman works out
+	}
 	return same(is.Memory, want.Memory) && same(is.NanoCPUs, want.NanoCPUs) && same(is.Pids, want.Pids) && same(is.CPUShares, want.CPUShares)
 }
 

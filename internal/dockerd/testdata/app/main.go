@@ -22,7 +22,8 @@ func main() {
 	sick := flag.Duration("sick", 0, "answer /health with 503 from then on")
 	write := flag.String("write", "", "append the text to this file first")
 	probe := flag.String("probe", "", "ask this address, and exit with 1 where it is not well")
-	eat := flag.Int("eat", 0, "MiB of memory to use")
+	hunger := flag.Int("eat", 0, "MiB of memory to use")
+	later := flag.Duration("later", 0, "how long to wait before that")
 	to := flag.String("to", "", "answer with what this address says, which is asked again until it does")
 	deaf := flag.Bool("deaf", false, "do not end on SIGTERM")
 	flag.Parse()
@@ -32,10 +33,7 @@ func main() {
 	if *write != "" {
 		note(*write, *text)
 	}
-	hog := make([]byte, *eat<<20)
-	for i := 0; i < len(hog); i += 4096 {
-		hog[i] = 1
-	}
+	time.AfterFunc(*later, func() { eat(*hunger << 20) })
 	if *addr != "" {
 		go serve(*addr, *text, *to, *sick)
 	}
@@ -52,6 +50,17 @@ func main() {
 	case <-stop:
 	case <-end:
 		os.Exit(*code)
+	}
+}
+
+// eat uses memory until the program ends.
+func eat(n int) {
+	hog := make([]byte, n)
+	for {
+		for i := 0; i < n; i += 4096 {
+			hog[i]++
+		}
+		<-time.After(time.Second)
 	}
 }
 
