@@ -185,6 +185,13 @@ const groups = `at=/sys/fs/cgroup
 }
 `
 
+// neighbours sets, where PAWL_ARP says it, how many milliseconds the kernel waits
+// between two questions for the address of a container; each bridge has its own.
+const neighbours = `[ -z "$PAWL_ARP" ] || while sleep 0.02; do
+	for at in /proc/sys/net/ipv4/neigh/*/retrans_time_ms; do echo "$PAWL_ARP" >$at; done
+done 2>/dev/null &
+`
+
 // spawn starts the engine as the first process of its own names for processes,
 // mounts and networks: when it ends the kernel ends all others and drops what
 // they set up.
@@ -196,7 +203,7 @@ func (e *Engine) spawn() error {
 	defer func() { _ = log.Close() }()
 	args := []string{
 		"-c", keeper, "keeper", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c",
-		groups + e.kind.prepare + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
+		groups + neighbours + e.kind.prepare + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
 	}
 	cmd := exec.Command("sh", slices.Concat(args, e.kind.command(e), e.args)...)
 	cmd.Stdout, cmd.Stderr = log, log
