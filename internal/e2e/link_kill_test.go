@@ -131,6 +131,7 @@ func stopAndKill(c *conn, cmd *exec.Cmd) (onTheWay int64) {
 	}
 	onTheWay = c.onTheWay()
 	_ = cmd.Process.Kill()
+	_ = c.Close() // it may be long until the process is gone: nothing more is sent
 	return onTheWay
 }
 

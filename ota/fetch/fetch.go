@@ -143,7 +143,7 @@ func (c *Client) send(ctx context.Context, rawURL string, header http.Header) (*
 	case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
 		return resp, nil
 	}
-	resp.Body.Close()
+	leave(resp.Body)
 	if resp.StatusCode == http.StatusNotModified && (header.Get("If-None-Match") != "" || header.Get("If-Modified-Since") != "") {
 		return nil, ErrNotModified
 	}

@@ -278,6 +278,50 @@ func TestBytesByCause(t *testing.T) {
 	require.EqualValues(t, 1200, c.Bytes().Total())
 }
 
+// A file that is not there costs no connection, unless the server has much to say
+// about it or takes its time.
+func TestConnectionOutlivesMissingFile(t *testing.T) {
+	for name, c := range map[string]struct {
+		say  func(w http.ResponseWriter, r *http.Request)
+		want int32
+	}{
+		"short": {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1000)) }, 1},
+		"long":  {func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) }, 2},
+		"slow": {func(w http.ResponseWriter, r *http.Request) {
+			w.Write(make([]byte, 10))
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var connections atomic.Int32
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/file" {
+					file(random(10))(w, r)
+					return
+				}
+				w.WriteHeader(404)
+				c.say(w, r)
+			}))
+			server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateNew {
+					connections.Add(1)
+				}
+			}
+			server.Start()
+			defer server.Close()
+			o := quick()
+			o.Stall = time.Minute
+			cl := client(t, o)
+			_, err := get(cl, fetch.Request{URL: server.URL + "/gone", Length: -1})
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			_, err = get(cl, fetch.Request{URL: server.URL + "/file", Length: -1})
+			require.NoError(t, err)
+			require.Equal(t, c.want, connections.Load())
+		})
+	}
+}
+
 func TestHeadersStayWithTheirHost(t *testing.T) {
 	var got []http.Header
 	see := func(w http.ResponseWriter, r *http.Request) { got = append(got, r.Header.Clone()) }

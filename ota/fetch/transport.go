@@ -115,6 +115,21 @@ func (b *guardedBody) Close() error {
 	return err
 }
 
+// What is read of a body that nobody wants, at most, and for how long.
+const (
+	leaveBytes = 4 << 10
+	leaveTime  = 200 * time.Millisecond
+)
+
+// leave lets go of a body that nobody wants. A short one is read to its end: then
+// the next request goes over the same connection.
+func leave(body io.ReadCloser) {
+	timer := time.AfterFunc(leaveTime, func() { body.Close() })
+	_, _ = io.CopyN(io.Discard, body, leaveBytes)
+	timer.Stop()
+	body.Close()
+}
+
 // causeOf returns why ctx ended, or err while it has not.
 func causeOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
