@@ -77,7 +77,7 @@ type Options struct {
 	// means what DOCKER_HOST says, or the usual socket.
 	Host string
 	// DataRoot is the folder of the engine's store, for syncing it; empty means
-	// what the engine says.
+	// what the engine says, and containerd's usual one too where images are there.
 	DataRoot string
 	// Values are put in where an app document leaves something to the device.
 	Values compose.Values

@@ -67,6 +67,7 @@ func (s fakeState) clone() fakeState {
 type fake struct {
 	mu        sync.Mutex
 	snapshots bool // ids are those of the containerd store
+	podman    bool
 	fakeState
 	synced fakeState
 	n      int // ids given out
@@ -201,7 +202,7 @@ func (f *fake) sync(ctx context.Context) error {
 
 func (f *fake) Info(ctx context.Context) (i engineInfo, err error) {
 	err = f.step(ctx, "info", func() error {
-		i = engineInfo{Root: "/", OS: "linux", Arch: "amd64", Snapshots: f.snapshots}
+		i = engineInfo{Root: "/", OS: "linux", Arch: "amd64", Snapshots: f.snapshots, Podman: f.podman}
 		return nil
 	})
 	return i, err
@@ -294,7 +295,7 @@ func (f *fake) load(archive []byte) error {
 			if ok {
 				sent++
 			}
-			if !ok && !f.snapshots {
+			if !ok && !f.snapshots && !f.podman {
 				data, ok = f.layers[id]
 			}
 			if !ok {

@@ -147,16 +147,6 @@ func smallApp(t testing.TB, n int) testApp {
 	})
 }
 
-// changed returns a with another document.
-func (a testApp) changed(t testing.TB, change func(*compose.App)) testApp {
-	change(&a.app)
-	data, err := a.app.Encode()
-	require.NoError(t, err)
-	a.blobs.Add(data)
-	a.c.Index = blobOf(data)
-	return a
-}
-
 // conformanceOfAnEngine runs the suite for backends at a real engine, which
 // is emptied of what one test left before the next. In short it goes from version
 // to version, and every verb is called again.

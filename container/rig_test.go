@@ -104,6 +104,16 @@ func newApp(t testing.TB, n int, change ...func(*compose.App)) testApp {
 	return a
 }
 
+// changed returns a with another document.
+func (a testApp) changed(t testing.TB, change func(*compose.App)) testApp {
+	change(&a.app)
+	data, err := a.app.Encode()
+	require.NoError(t, err)
+	a.blobs.Add(data)
+	a.c.Index = blobOf(data)
+	return a
+}
+
 // rig is a backend at a fake engine.
 type rig struct {
 	t testing.TB

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/pawl-ota/pawl/ota"
@@ -117,18 +118,27 @@ func (c *Compose) build(ctx context.Context, rec *record, s *set, app *compose.A
 	return c.save(rec)
 }
 
+// containerdRoot is where containerd keeps images that are Docker's too, unless it is
+// dockerd that has started it.
+const containerdRoot = "/var/lib/containerd"
+
 // sync makes durable what the engine holds.
 func (c *Compose) sync(ctx context.Context) error {
-	root := c.opts.DataRoot
-	if root == "" {
+	roots := []string{c.opts.DataRoot}
+	if c.opts.DataRoot == "" {
 		info, err := c.engine.Info(ctx)
 		if err != nil {
 			return err
 		}
-		root = info.Root
+		roots = []string{info.Root}
+		if _, err := os.Stat(containerdRoot); err == nil && info.Snapshots {
+			roots = append(roots, containerdRoot)
+		}
 	}
-	if err := c.syncRoot(root); err != nil {
-		return fmt.Errorf("cannot make durable what the engine holds: %w", err)
+	for _, root := range roots {
+		if err := c.syncRoot(root); err != nil {
+			return fmt.Errorf("cannot make durable what the engine holds: %w", err)
+		}
 	}
 	return nil
 }
