@@ -44,6 +44,9 @@ type service struct {
 
 // apps returns the apps of the configuration, by name.
 func (a *agent) apps() map[string]app {
+	if !withContainers { // a constant: what follows is not linked
+		return nil
+	}
 	all := map[string]app{}
 	for name, b := range a.backends {
 		if one, ok := b.(app); ok {
@@ -59,7 +62,7 @@ func (a *agent) openApps() error {
 		a.backends = map[string]ota.Backend{}
 	}
 	for name, comp := range a.config.Components {
-		if comp.Kind != kindCompose {
+		if !withContainers || comp.Kind != kindCompose {
 			continue
 		}
 		one, err := a.newApp(name, comp)
@@ -72,6 +75,9 @@ func (a *agent) openApps() error {
 }
 
 func (a *agent) closeApps() {
+	if !withContainers {
+		return
+	}
 	for _, one := range a.apps() {
 		if err := one.Close(); err != nil {
 			a.warn(err)
@@ -81,6 +87,9 @@ func (a *agent) closeApps() {
 
 // settleApps ends what a reset has begun.
 func (a *agent) settleApps(ctx context.Context) {
+	if !withContainers {
+		return
+	}
 	for _, one := range a.apps() {
 		if err := one.Settle(ctx); err != nil {
 			a.warn(fmt.Errorf("a reset was cut short, and cannot go on: %w", err))
@@ -91,6 +100,9 @@ func (a *agent) settleApps(ctx context.Context) {
 // services asks the engine for the services of every app. An engine that does
 // not answer is no reason to keep back the rest.
 func (a *agent) services(ctx context.Context) (all []service, problems []string) {
+	if !withContainers {
+		return nil, nil
+	}
 	apps := a.apps()
 	for _, name := range slices.Sorted(maps.Keys(apps)) {
 		some, err := apps[name].services(ctx)
@@ -108,7 +120,7 @@ var errNoApp = errors.New("no component of kind \"compose\" has that name")
 // reset has the images of an app be right, and then makes its containers anew.
 func reset(ctx context.Context, a *agent) answer {
 	one, ok := a.apps()[a.args.name]
-	if !ok {
+	if !withContainers || !ok {
 		return failed("cannot reset "+a.args.name, errUsage{errNoApp})
 	}
 	if _, err := a.updater.Repair(ctx); err != nil {

@@ -179,12 +179,7 @@ func (c *condition) lines() (lines []string) {
 	} else if h != nil {
 		add("health: sick: %s", h.Reason)
 	}
-	if o := c.Outbox; o != nil {
-		add("outbox: %d results and %d measurements wait, %s; %d were lost", o.Results, o.Metrics, bar.Size(o.Bytes), o.Lost)
-	}
-	if b := c.Boot; b != nil {
-		add("boot: %v ago: %s", b.Uptime.Round(time.Second), b.Reason)
-	}
+	lines = append(lines, c.monitoredLines()...)
 	if c.Clock != nil && !c.Clock.Trusted {
 		add("clock: nothing keeps it right: it says %s", c.Clock.Time.Format(time.RFC3339))
 	}

@@ -154,7 +154,7 @@ func decode(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
-		return err
+		return fmt.Errorf("%w%s", err, otherKeys)
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return errors.New("something follows the configuration")

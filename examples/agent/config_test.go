@@ -92,7 +92,7 @@ func TestReadmeNamesEveryKey(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	var source []byte
-	for _, file := range []string{"config.go", "probes.go", "monitor.go"} {
+	for _, file := range []string{"config.go", "probes.go", "probes_more.go", "monitor.go"} {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
 		source = append(source, text...)

@@ -68,7 +68,7 @@ func (r *runner) start(ctx context.Context) (err error) {
 	if err := r.startReport(ctx); err != nil {
 		return err
 	}
-	if r.health, err = r.newHealth(partsOf(r.parts()), false, r.probeChanged); err != nil {
+	if r.health, err = r.newHealth(r.parts(true), false, r.probeChanged); err != nil {
 		return err
 	}
 	r.dog, err = openDog(r.config.monitor.run, r.config.Trial.timeout())

@@ -21,7 +21,7 @@ func (a *agent) health() (ota.Check, error) {
 	if a.report != nil {
 		changed = a.report.changed
 	}
-	h, err := a.newHealth(partsOf(a.parts()), false, changed)
+	h, err := a.newHealth(a.parts(true), false, changed)
 	if h == nil || err != nil {
 		return nil, err
 	}
@@ -48,28 +48,24 @@ func (a *agent) newHealth(parts []monitor.Part, once bool, changed func(monitor.
 // timeout is how long one answer of health may take.
 func (t trial) timeout() time.Duration { return cmp.Or(time.Duration(t.Timeout), 10*time.Second) }
 
-// parts ask the components, by name.
-func (a *agent) parts() (all []monitor.Probe) {
+// parts ask the components, by name; without apps where those are told of in
+// another way.
+func (a *agent) parts(apps bool) (all []monitor.Part) {
 	for _, name := range slices.Sorted(maps.Keys(a.backends)) {
-		if ask := a.askPart(name); ask != nil {
+		if ask := a.askPart(name, apps); ask != nil {
 			all = append(all, monitor.Probe{Name: name, Ask: monitor.Func(ask), Timeout: a.config.Trial.timeout()})
 		}
 	}
 	return all
 }
 
-func partsOf(probes []monitor.Probe) (all []monitor.Part) {
-	for _, p := range probes {
-		all = append(all, p)
-	}
-	return all
-}
-
 // askPart returns what asks how one component is, nil where it cannot be asked.
-func (a *agent) askPart(name string) func(context.Context) error {
+func (a *agent) askPart(name string, apps bool) func(context.Context) error {
 	switch b := a.backends[name].(type) {
 	case app:
-		return b.Healthy
+		if apps {
+			return b.Healthy
+		}
 	case *micro.Files:
 		if a.config.Supervisor != nil {
 			return b.CheckServices

@@ -192,6 +192,9 @@ func (d duration) or(zero time.Duration) time.Duration { return cmp.Or(time.Dura
 // outboxDir is where events wait until they were sent.
 func (c *config) outboxDir() string { return filepath.Join(c.State, "outbox") }
 
+// otherKeys says that there are no others.
+const otherKeys = ""
+
 // otherVerbs says that there are no others.
 const otherVerbs = ""
 

@@ -31,7 +31,18 @@ func (monitoring) paths(func(*string)) {}
 
 func (*agent) openReport(context.Context) reporting { return nil }
 
-func (question) askMore(string, *config) (monitor.Ask, string, error) { return nil, "", errNoMonitor }
+// otherKinds are none: health is asked by programs.
+type otherKinds struct{}
+
+func (s *probeSet) make(q question) (monitor.Part, error) { return s.program(q) }
+
+func (*question) paths(func(*string)) {}
+
+// otherKeys is added to what is said of a key that is not known.
+const otherKeys = "; more keys are known with go build -tags monitor"
+
+// monitoredLines say nothing.
+func (*condition) monitoredLines() []string { return nil }
 
 // addMonitored adds what only the other agent knows.
 func (*agent) addMonitored(*condition) []string { return nil }

@@ -19,7 +19,7 @@ func TestNoMonitor(t *testing.T) {
 	require.ErrorContains(t, with(`"report": {"url": "https://collector.example.com"}`), "report: this agent knows nothing of it: build it with go build -tags monitor")
 	require.ErrorContains(t, with(`"run": {}`), "run: this agent knows nothing of it")
 	_, err := parseConfig([]byte(strings.Replace(goodConfig, `{"exec": ["/bin/true"]}`, `{"memory": {"availableBytes": 1}}`, 1)))
-	require.ErrorContains(t, err, "health[0].memory: this agent knows nothing of it")
+	require.ErrorContains(t, err, `unknown field "memory"; more keys are known with go build -tags monitor`)
 	var stdout, stderr strings.Builder
 	require.Equal(t, exitUsage, run(t.Context(), []string{"bundle-logs"}, &stdout, &stderr))
 	require.Contains(t, stderr.String(), "bundle-logs and mark-good with go build -tags monitor")

@@ -107,11 +107,34 @@ func TestMoreProbes(t *testing.T) {
 
 func TestMoreProbesRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"disk": {"path": "/"}}`: "health[0].disk: path, and", `{"memory": {}}`: "health[0].memory: ", `{"temperature": {}}`: "max is needed",
+		`{}`:                                     "health[0].exec, http, tcp",
+		`{"exec": ["a"], "tcp": "b:1"}`:          "health[0].tcp: it asks by exec already",
+		`{"tcp": "a:1", "restarts": 1}`:          "health[0].restarts: it belongs to unit",
+		`{"tcp": "a:1", "least": 1}`:             "health[0].least: it belongs to any",
+		`{"any": []}`:                            "cannot be well",
+		`{"any": [{"exec": [""]}]}`:              "health[0].any[0].exec: it is empty",
+		`{"any": [{"tcp": "a:1"}], "name": "x"}`: "belong to the entries of a group",
+		`{"disk": {"path": "/"}}`:                "health[0].disk: path, and", `{"memory": {}}`: "health[0].memory: ", `{"temperature": {}}`: "max is needed",
 		`{"process": {}}`: "name or pidFile", `{"http": {"url": "ftp://x"}}`: "health[0].http: url is not one", `{"http": {"url": "http://x", "body": "("}}`: "health[0].http: body: ",
 		`{"file": {"path": "x"}}`: "path and age are needed",
 	} {
 		_, err := parseConfig([]byte(strings.Replace(goodConfig, `{"exec": ["/bin/true"]}`, text, 1)))
 		require.ErrorContains(t, err, want, text)
+	}
+}
+
+// TestGroups asks groups and a port, where they are well and where they are sick.
+func TestGroups(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	port := strings.TrimPrefix(server.URL, "http://")
+	for name, c := range map[string]struct{ well, sick, saw string }{
+		"tcp":      {`{"tcp": "` + port + `"}`, `{"tcp": "127.0.0.1:1"}`, "connection refused"},
+		"any":      {`{"any": [{"tcp": "127.0.0.1:1"}, {"tcp": "` + port + `"}]}`, `{"any": [{"tcp": "127.0.0.1:1"}, {"tcp": "` + port + `"}], "least": 2}`, "tcp 127.0.0.1:1: "},
+		"all":      {`{"any": [{"all": [{"exec": ["/bin/false"]}]}, {"all": [{"exec": ["/bin/true"]}]}]}`, `{"all": [{"exec": ["/bin/true"]}, {"exec": ["/bin/false"]}]}`, "exec false: "},
+		"advisory": {`{"exec": ["/bin/false"], "advisory": true}`, `{"exec": ["/bin/false"]}`, "exec false: "},
+	} {
+		require.NoError(t, checkOf(t, "["+c.well+"]")(t.Context()), name)
+		require.ErrorContains(t, checkOf(t, "["+c.sick+"]")(t.Context()), c.saw, name)
 	}
 }

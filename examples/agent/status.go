@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pawl-ota/pawl/internal/journal"
-	"github.com/pawl-ota/pawl/micro"
 	"github.com/pawl-ota/pawl/monitor"
 	"github.com/pawl-ota/pawl/ota"
 )
@@ -123,13 +122,7 @@ func (a *agent) addLive(ctx context.Context, state ota.State, ans *answer) (prob
 	if state == ota.Activating || state == ota.Reverting || state == ota.Committing {
 		return problems // what is being switched is down on purpose
 	}
-	var parts []monitor.Part
-	for _, p := range a.parts() {
-		if _, ok := a.backends[p.Name].(*micro.Files); ok { // apps are told of by their services
-			parts = append(parts, p)
-		}
-	}
-	h, err := a.newHealth(parts, true, nil)
+	h, err := a.newHealth(a.parts(false), true, nil) // apps are told of by their services
 	if err != nil || h == nil {
 		return problems
 	}

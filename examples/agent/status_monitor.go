@@ -4,11 +4,13 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pawl-ota/pawl/examples/bar"
 	"github.com/pawl-ota/pawl/monitor/outbox"
 )
 
@@ -27,6 +29,17 @@ func (a *agent) addMonitored(c *condition) (problems []string) {
 	l := s.Lost
 	c.Outbox = &outboxNow{s.Results, s.Metrics, s.Bytes, l.Results + l.Metrics + l.Refused + l.Damaged + l.TooLarge}
 	return s.Notes
+}
+
+// monitoredLines say it for people.
+func (c *condition) monitoredLines() (lines []string) {
+	if o := c.Outbox; o != nil {
+		lines = append(lines, fmt.Sprintf("outbox: %d results and %d measurements wait, %s; %d were lost", o.Results, o.Metrics, bar.Size(o.Bytes), o.Lost))
+	}
+	if b := c.Boot; b != nil {
+		lines = append(lines, fmt.Sprintf("boot: %v ago: %s", b.Uptime.Round(time.Second), b.Reason))
+	}
+	return lines
 }
 
 // uptime is the running time since the boot.

@@ -24,7 +24,7 @@ import (
 // sections are where STATUS.md lists the fields of a type.
 var sections = map[reflect.Type]string{
 	reflect.TypeFor[answer](): "answer", reflect.TypeFor[ota.Status](): "status", reflect.TypeFor[ota.Installed](): "release",
-	reflect.TypeFor[ota.Result](): "result", reflect.TypeFor[ota.ScriptRun](): "script", reflect.TypeFor[ota.Held](): "held",
+	reflect.TypeFor[ota.Result](): "result", reflect.TypeFor[ota.Fetched](): "fetched", reflect.TypeFor[ota.ScriptRun](): "script", reflect.TypeFor[ota.Held](): "held",
 	reflect.TypeFor[ota.Device](): "device", reflect.TypeFor[trialNow](): "trial", reflect.TypeFor[healthNow](): "health",
 	reflect.TypeFor[monitor.Answer](): "probe", reflect.TypeFor[service](): "service", reflect.TypeFor[clockNow](): "clock",
 	reflect.TypeFor[outboxNow](): "outbox", reflect.TypeFor[bootNow](): "boot",
@@ -84,7 +84,8 @@ func TestStatusGolden(t *testing.T) {
 		return ota.Installed{ID: release.ID{Product: "camera", Variant: "arm", Seq: seq}, Version: "1.2.0", Digest: release.Sum([]byte("x"))}
 	}
 	res := ota.Result{
-		Tx: "7-abc", State: ota.Reverted, Needs: ota.NeedsReboot, From: installed(6), To: installed(7), Back: true, Reason: "lens: dirty", Condemned: true, Bytes: 1,
+		Tx: "7-abc", State: ota.Reverted, Needs: ota.NeedsReboot, From: installed(6), To: installed(7), Back: true, Reason: "lens: dirty", Condemned: true, Bytes: 28,
+		Fetched: ota.Fetched{Metadata: 1, Index: 2, Patches: 3, Pieces: 4, Whole: 5, Between: 6, Again: 7},
 		Scripts: []ota.ScriptRun{{Name: "s", Component: "app", At: release.BeforeStage, Outcome: ota.ScriptFailed, Undo: ota.ScriptOK, Why: "w", UndoWhy: "u", Tries: 2, Took: 3, Output: "o"}},
 		Starts:  4, Began: at, Ended: at, Took: 5, Downtime: 6,
 	}
