@@ -1,9 +1,6 @@
 package ota
 
-import (
-	"cmp"
-	"slices"
-)
+import "sort"
 
 // Fetched says what the bytes of a [Result] were for: stored bytes of the
 // repository, without HTTP's own. Their sum is Result.Bytes.
@@ -58,8 +55,11 @@ func forPatches(f *Fetched) *int64 { return &f.Patches }
 func forPieces(f *Fetched) *int64  { return &f.Pieces }
 func forWhole(f *Fetched) *int64   { return &f.Whole }
 
+// sortPurposes takes package sort for what it adds to a program.
 func sortPurposes(all []purpose) {
-	slices.SortFunc(all, func(a, b purpose) int { return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.offset, b.offset)) })
+	sort.Slice(all, func(i, j int) bool {
+		return all[i].file < all[j].file || all[i].file == all[j].file && all[i].offset < all[j].offset
+	})
 }
 
 // charge counts a range that came. all are sorted; wrong are ranges that had come
@@ -73,8 +73,8 @@ func (f *Fetched) charge(s span, all []purpose, wrong []span) {
 			s.offset = to
 		}
 	}
-	first, _ := slices.BinarySearchFunc(all, s, func(p purpose, s span) int {
-		return cmp.Or(cmp.Compare(p.file, s.file), cmp.Compare(p.end, s.offset+1))
+	first := sort.Search(len(all), func(i int) bool {
+		return all[i].file > s.file || all[i].file == s.file && all[i].end > s.offset
 	})
 	for _, p := range all[first:] {
 		if p.file != s.file || p.offset >= s.end {
