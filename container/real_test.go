@@ -136,7 +136,7 @@ func (r *realRig) reopen() {
 func (r *realRig) boot() {
 	r.e.Kill()
 	r.e.Restart()
-	require.NoError(r.t, r.b.Settle(r.t.Context()))
+	require.NoError(r.t, r.b.Settle(context.Background())) // r.t may have ended
 }
 
 // get asks the published port.
