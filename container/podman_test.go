@@ -101,9 +101,12 @@ func TestPodmanBoot(t *testing.T) {
 		before := r.look()
 		r.boot()
 		require.Equal(t, "[]", r.look())
+		r.changeBox("shop-init", func(b *fakeBox) { b.Exit = lostExit })
 		r.reopen()
 		require.NoError(t, r.b.Settle(ctx))
 		require.NoError(t, r.b.Settle(ctx))
+		b, _ := r.named("shop-init")
+		require.Equal(t, lostExit, b.Exit, "a one-shot service was run again")
 		if podman {
 			require.Equal(t, before, r.look())
 		} else {
