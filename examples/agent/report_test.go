@@ -244,7 +244,9 @@ var ways = []struct {
 	{"slow", func(f *fleet) func() {
 		wake := make(chan struct{})
 		f.to.answers(func() int { <-wake; return 0 })
-		return func() { close(wake) }
+		mend := sync.OnceFunc(func() { close(wake) })
+		f.t.Cleanup(mend)
+		return mend
 	}},
 	{"down", elsewhereThan("http://127.0.0.1:1/events")},
 	{"no host", elsewhereThan("https://nowhere.invalid/events")},
