@@ -10,26 +10,8 @@ import (
 
 // parts are what is not made here.
 type parts struct {
-	kernel  string // a Linux image with ext4 and NVMe built in
+	kernel  string // a Linux image
 	busybox string // a static one: the shell of scripts
-}
-
-// debian gets the parts as Debian's packages, and unpacks them below dir.
-// Nothing is installed.
-func debian(dir string) (parts, error) {
-	p, file, err := download(dir, "linux-image-cloud-amd64")
-	if err != nil {
-		return p, err
-	}
-	if out, err := exec.Command("dpkg-deb", "-x", file, dir).CombinedOutput(); err != nil {
-		return p, fmt.Errorf("cannot unpack %s: %w: %s", file, err, out)
-	}
-	kernels, err := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
-	if err != nil || len(kernels) != 1 {
-		return p, fmt.Errorf("cannot find the kernel in its package: %v (%w)", kernels, err)
-	}
-	p.kernel = kernels[0]
-	return p, nil
 }
 
 // download gets the newest kernel of a kind, and unpacks the shell.

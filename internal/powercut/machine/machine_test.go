@@ -107,10 +107,10 @@ type campaign struct {
 
 func newCampaign(t *testing.T, seed uint64) *campaign {
 	testneeds.Program(t, "qemu-system-x86_64")
-	p, err := debian(t.TempDir())
+	p, modules, err := debian(t.TempDir(), "linux-image-cloud-amd64", "virtio_pci", "virtio_blk")
 	require.NoError(t, err)
 	initrd := filepath.Join(t.TempDir(), "initrd")
-	require.NoError(t, os.WriteFile(initrd, firmwareImage(t, p), 0o600))
+	require.NoError(t, os.WriteFile(initrd, firmwareImage(t, p, modules...), 0o600))
 	c := campaignOn(t, vm{kernel: p.kernel, initrd: initrd}, format(t), seed)
 	c.vm.accel = c.vm.fastest(t.Context())
 	return c

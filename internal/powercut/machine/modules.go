@@ -21,11 +21,11 @@ type module struct {
 	data  []byte
 }
 
-// whole gets Debian's kernel for machines of every kind, which has what it knows of
-// disks and watchdogs in modules, and those of wanted with all that they need, in
-// the order in which they have to be loaded.
-func whole(dir string, wanted ...string) (parts, []module, error) {
-	p, file, err := download(dir, "linux-image-amd64")
+// debian gets a kernel and a shell as Debian's packages, and unpacks them below dir:
+// of the kernel also the modules wanted with all that they need, in the order in
+// which they have to be loaded. Nothing is installed.
+func debian(dir, kind string, wanted ...string) (parts, []module, error) {
+	p, file, err := download(dir, kind)
 	if err != nil {
 		return p, nil, err
 	}
@@ -99,7 +99,7 @@ func (p *parts) take(name string, r io.Reader, all map[string]module, dir string
 	case !isModule || path.Ext(name) != ".ko":
 		return nil
 	}
-	for _, folder := range []string{"fs/ext4/", "fs/jbd2/", "fs/mbcache", "lib/", "crypto/", "block/", "drivers/nvme/host/", "drivers/watchdog/"} {
+	for _, folder := range []string{"fs/ext4/", "fs/jbd2/", "fs/mbcache", "lib/", "crypto/", "block/", "drivers/block/", "drivers/virtio/", "drivers/watchdog/"} {
 		if !strings.HasPrefix(inside, folder) {
 			continue
 		}

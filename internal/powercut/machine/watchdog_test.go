@@ -78,7 +78,7 @@ func says(line, want string) bool {
 // guardedMachine is one whose kernel knows the watchdog.
 func guardedMachine(t *testing.T) *campaign {
 	testneeds.Program(t, "qemu-system-x86_64")
-	p, modules, err := whole(t.TempDir(), "crc32c_generic", "ext4", "nvme", "i6300esb")
+	p, modules, err := debian(t.TempDir(), "linux-image-amd64", "crc32c_generic", "ext4", "virtio_pci", "virtio_blk", "i6300esb")
 	require.NoError(t, err)
 	initrd := filepath.Join(t.TempDir(), "initrd")
 	require.NoError(t, os.WriteFile(initrd, firmwareImage(t, p, modules...), 0o600))

@@ -4,7 +4,7 @@ package machine
 const (
 	DeviceDir  = "/data/device" // the device
 	DiskMount  = "/data"
-	DiskDevice = "/dev/nvme0n1"
+	DiskDevice = "/dev/vda"
 	Repo       = "/repo" // a link to the repository with v1, or with both
 
 	// ModeInstall and ModeSick are arguments of init: make a device with v1,

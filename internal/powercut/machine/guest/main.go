@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -112,7 +113,7 @@ func (l life) mount() error {
 		{machine.DiskDevice, machine.DiskMount, "ext4"},
 	} {
 		if m.kind == "ext4" {
-			if err := errors.Join(load(nil), appears(m.what)); err != nil {
+			if err := errors.Join(load(nil), appears(m.what), flushes()); err != nil {
 				return err
 			}
 		}
@@ -138,6 +139,19 @@ func (l life) mount() error {
 		return err
 	}
 	return os.Symlink(repo, machine.Repo)
+}
+
+// flushes has the kernel know that the disk keeps what it was told in a cache, and
+// that nothing but a flush makes it durable: a write with FUA would not be told as
+// such to the disk by all that QEMU has.
+func flushes() error {
+	for file, want := range map[string]string{"write_cache": "write back", "fua": "0"} {
+		is, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(machine.DiskDevice), "queue", file))
+		if err != nil || strings.TrimSpace(string(is)) != want {
+			return fmt.Errorf("the disk's %s is %q, not %q (%w)", file, is, want, err)
+		}
+	}
+	return nil
 }
 
 // toAndFro goes on from v in the state given.
