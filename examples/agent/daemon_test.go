@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +87,7 @@ func TestRun(t *testing.T) {
 	f.release("2", "clear")
 	f.until("committed 2", monitor.Committed)
 	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "app", "lens"), []byte("broken\n"), 0o644))
+	f.until("lens in 2", monitor.Alert)
 	f.until("going back from 2 (seq 2), 3 times in a row after the commit: lens: /bin/sh: exit status 1 (broken)", monitor.Alert)
 	require.Eventually(t, func() bool {
 		return slices.Equal([]string{"committed 1", "committed 2", "committed 1"}, f.to.told(monitor.Committed))
@@ -97,6 +99,7 @@ func TestRun(t *testing.T) {
 	code, ans, _ := f.agent("status")
 	require.Equal(t, exitOK, code)
 	require.Equal(t, uint64(1), ans.Status.Running.Seq)
+	require.FileExists(t, prometheus)
 	require.Equal(t, exitOK, r.stop(), r.said())
 	require.Contains(t, r.said(), "1 (seq 1) is installed over")
 	text, err := os.ReadFile(prometheus)
@@ -161,4 +164,22 @@ func TestWatchdogThatIsNotThere(t *testing.T) {
 	code, ans, _ := f.agent("run")
 	require.Equal(t, exitOther, code)
 	require.Contains(t, ans.Error, "run.watchdog: ")
+}
+
+// TestNobodyAsksWhileAppsAreSwitched: what is down on purpose is not sick.
+func TestNobodyAsksWhileAppsAreSwitched(t *testing.T) {
+	var asked atomic.Int32
+	health, err := monitor.NewHealth(monitor.HealthOptions{}, monitor.Probe{Name: "p", Ask: monitor.Func(func(context.Context) error { asked.Add(1); return nil })})
+	require.NoError(t, err)
+	r := &runner{agent: &agent{config: &config{monitor: monitoring{run: runs{Health: duration(time.Millisecond)}}}}, health: health, dog: &dog{}}
+	r.progress(ota.Progress{Step: "activate"})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go r.watch(ctx)
+	require.Never(t, func() bool { return asked.Load() > 0 }, 50*time.Millisecond, 5*time.Millisecond)
+	for _, p := range []ota.Progress{{Step: "health"}, {Step: "commit"}, {Step: "commit", Result: &ota.Result{}}, {Step: "revert"}, {Step: "fetch"}} {
+		r.progress(p)
+		require.Equal(t, p.Result == nil && (p.Step == "commit" || p.Step == "revert"), r.switching.Load(), p.Step)
+	}
+	require.Eventually(t, func() bool { return asked.Load() > 0 }, 10*time.Second, time.Millisecond)
 }

@@ -70,7 +70,7 @@ func (f *fleet) release(version, lens string) {
 
 // rulesOf are rules that fire as soon as the device is measured.
 func rulesOf(version string) string {
-	return `{"format": "pawl-alerts/0", "rules": [{"name": "up in ` + version + `", "sample": "device", "value": "uptime", "above": 0}]}`
+	return `{"format": "pawl-alerts/0", "rules": [{"name": "up in ` + version + `", "sample": "device", "value": "uptime", "above": 0}, {"name": "lens in ` + version + `", "probe": "lens"}]}`
 }
 
 // agent runs the agent, and returns what it said.
