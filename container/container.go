@@ -159,7 +159,7 @@ func open(o Options, e engine) (*Compose, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container: option Dir: %w", err)
 	}
-	return &Compose{opts: o, engine: &limited{e, o}, dir: dir, syncRoot: durable.SyncTree, pause: 100 * time.Millisecond}, nil
+	return &Compose{opts: o, engine: &limited{e: e, opts: o}, dir: dir, syncRoot: durable.SyncTree, pause: 100 * time.Millisecond}, nil
 }
 
 // Close lets go of Dir.

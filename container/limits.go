@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -15,7 +16,15 @@ import (
 type limited struct {
 	e    engine
 	opts Options
+
+	mu    sync.Mutex
+	info  engineInfo
+	asked time.Time // when info was
 }
+
+// infoStays is how long what an engine says of itself is not asked again: it takes
+// longer to say than most, and changes only where the engine is set up anew.
+const infoStays = 10 * time.Second
 
 // do makes one call. What could not be asked at all is asked again: an engine
 // that is just being started does not listen.
@@ -64,7 +73,16 @@ func (l *limited) call(ctx context.Context, what string, f func(context.Context)
 }
 
 func (l *limited) Info(ctx context.Context) (engineInfo, error) {
-	return limit1(ctx, l, "ask the engine", l.e.Info)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.asked.IsZero() && time.Since(l.asked) < infoStays {
+		return l.info, nil
+	}
+	info, err := limit1(ctx, l, "ask the engine", l.e.Info)
+	if err == nil {
+		l.info, l.asked = info, time.Now()
+	}
+	return info, err
 }
 
 func (l *limited) Image(ctx context.Context, ref string) (imageInfo, error) {

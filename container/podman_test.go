@@ -61,6 +61,7 @@ func TestPodmanRefuses(t *testing.T) {
 		require.Empty(t, r.boxes)
 		require.Empty(t, r.images)
 		r.podman = false
+		r.reopen()
 		_, err = r.b.Stage(ctx, "one", a.c, a.blobs)
 		require.NoError(t, err, key)
 	}
