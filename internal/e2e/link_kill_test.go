@@ -102,7 +102,7 @@ func (k *killer) once(t *testing.T, d *linked) (lost int64, killed bool) {
 			c.drain()
 		}
 		killed = true
-		lost = stopAndKill(c, cmd)
+		lost = stopAndKill(d.link, cmd)
 	}
 	mu.Lock()
 	require.NoError(t, cmd.Start())
@@ -122,16 +122,20 @@ func (k *killer) once(t *testing.T, d *linked) (lost int64, killed bool) {
 	return lost, true
 }
 
-// stopAndKill stops a process, looks what is on the way to it, and kills it.
-func stopAndKill(c *conn, cmd *exec.Cmd) (onTheWay int64) {
+// stopAndKill stops a process, looks what is on the way to it, by any connection, and
+// kills it.
+func stopAndKill(l *link, cmd *exec.Cmd) (onTheWay int64) {
+	l.wire.Lock()
+	defer l.wire.Unlock()
 	pid := cmd.Process.Pid
 	if cmd.Process.Signal(unix.SIGSTOP) == nil {
 		// It is not waited for in the sense that it could be gone afterwards.
 		_ = unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
 	}
-	onTheWay = c.onTheWay()
+	l.each(func(c *conn) { onTheWay += c.onTheWay() })
 	_ = cmd.Process.Kill()
-	_ = c.Close() // it may be long until the process is gone: nothing more is sent
+	// It may be long until the process is gone: nothing more is sent.
+	l.each(func(c *conn) { _ = c.Close() })
 	return onTheWay
 }
 

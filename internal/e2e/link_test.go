@@ -32,7 +32,11 @@ type link struct {
 	after func(*conn, int64)
 	until func(int64) int64
 
+	// wire is held for writing while nothing may be sent.
+	wire sync.RWMutex
+
 	mu      sync.Mutex
+	conns   map[*conn]bool
 	repo    string
 	sent    map[string][]uint8 // of each file of content: how often each byte was sent
 	asked   []string           // names of files, in the order of the requests
@@ -87,10 +91,10 @@ func queues(own, other *net.TCPAddr) (received, sending int64) {
 	return int64(binary.NativeEndian.Uint32(answer[16+56:])), int64(binary.NativeEndian.Uint32(answer[16+60:]))
 }
 
-// Write writes when little is on the way where c is gentle, as over a link that
+// pace waits until little is on the way where c is gentle, as over a link that
 // holds little: what is lost when the other end closes the connection is small.
-func (c *conn) Write(p []byte) (int, error) {
-	if c.unread += int64(len(p)); c.gentle && c.unread > 2*step {
+func (c *conn) pace(n int) {
+	if c.unread += int64(n); c.gentle && c.unread > 2*step {
 		tick := time.NewTicker(200 * time.Microsecond)
 		defer tick.Stop()
 		for range 50_000 {
@@ -100,7 +104,6 @@ func (c *conn) Write(p []byte) (int, error) {
 			<-tick.C
 		}
 	}
-	return c.Conn.Write(p)
 }
 
 // step is how many bytes are sent at once.
@@ -127,7 +130,7 @@ func (r *reply) isContent() bool { return strings.HasPrefix(r.name, "content/") 
 
 // newLink serves a repository that may change.
 func newLink(t testing.TB, repo string) *link {
-	l := &link{repo: repo, sent: map[string][]uint8{}}
+	l := &link{repo: repo, sent: map[string][]uint8{}, conns: map[*conn]bool{}}
 	server := httptest.NewServer(l)
 	l.url = server.URL
 	t.Cleanup(server.Close)
@@ -199,11 +202,31 @@ func (l *link) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.body = r.body[:min(len(r.body), max(0, r.cut-head.Len()))]
 	}
 	c := &conn{Conn: raw, gentle: l.gentle}
+	l.keep(c, true)
+	defer l.keep(c, false)
 	if _, err := c.Write(head.Bytes()); err != nil || !l.send(c, r) {
 		return
 	}
 	for err == nil && r.more != nil {
 		_, err = c.Write(r.more)
+	}
+}
+
+// keep notes whether a connection is open.
+func (l *link) keep(c *conn, open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns[c] = open; !open {
+		delete(l.conns, c)
+	}
+}
+
+// each calls do for every open connection.
+func (l *link) each(do func(*conn)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		do(c)
 	}
 }
 
@@ -280,8 +303,11 @@ func (l *link) send(c *conn, r *reply) bool {
 		if r.isContent() && l.until != nil {
 			n = int(min(int64(n), max(1, l.until(l.soFar()))))
 		}
+		c.pace(n)
+		l.wire.RLock()
 		n, err := c.Write(r.body[at : at+n])
 		l.count(r, at, n)
+		l.wire.RUnlock()
 		if err != nil {
 			return false
 		}
