@@ -36,7 +36,7 @@ type otherKinds struct{}
 
 func (s *probeSet) make(q question) (monitor.Part, error) { return s.program(q) }
 
-func (*question) paths(func(*string)) {}
+func (otherKinds) paths(func(*string)) {}
 
 // otherKeys is added to what is said of a key that is not known.
 const otherKeys = "; more keys are known with go build -tags monitor"
