@@ -32,7 +32,7 @@ func badReleases() []badRelease {
 		}, false},
 		{"a crash loop at once", "service web: its container ended with exit code 5", func(_ *compose.App, _, web *compose.Service) {
 			web.Command, web.Trial.Restarts = []string{"-exit", "5", "-after", "1ms"}, 2
-		}, false},
+		}, true},
 		{"a crash after 5 s", "service web: its container ended with exit code 7", func(_ *compose.App, _, web *compose.Service) {
 			web.Command, web.Trial.Uptime = append(web.Command, "-exit", "7", "-after", "5s"), 6*time.Second
 		}, true},

@@ -75,9 +75,8 @@ func refusedByAnEngine(t *testing.T, e *dockerd.Engine) {
 		"devices: permissions": func(v *compose.Service) {
 			v.Devices = []compose.Device{{Host: "/dev/null", Container: "/dev/x", Permissions: "r"}}
 		},
-		"networks: a fixed address":        func(v *compose.Service) { v.Networks[0].IPv4 = "10.214.0.9" },
-		"network_mode or pid of a service": func(v *compose.Service) { v.PID = "service:web" },
-		"volumes: nocopy":                  func(v *compose.Service) { v.Mounts[0].NoCopy = true },
+		"networks: a fixed address": func(v *compose.Service) { v.Networks[0].IPv4 = "10.214.0.9" },
+		"volumes: nocopy":           func(v *compose.Service) { v.Mounts[0].NoCopy = true },
 	} {
 		a := realApp(t, 1).changed(t, func(a *compose.App) { change(&a.Services[0]) })
 		says := "service back: " + key

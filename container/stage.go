@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -43,7 +44,14 @@ func (c *Compose) Stage(ctx context.Context, tx ota.TxID, comp release.Component
 	if err := c.save(rec); err != nil {
 		return "", err
 	}
-	return ota.Live, c.build(ctx, rec, s, app, content)
+	err = c.build(ctx, rec, s, app, content)
+	if errors.Is(err, errMissing) {
+		// The containerd store can drop what it was just given, with an image that was
+		// removed before. What it lists now is read before it is trusted.
+		c.warn(err)
+		err = c.build(ctx, rec, s, app, content)
+	}
+	return ota.Live, err
 }
 
 // readApp reads the app document of a component, checks that it can run here, and
