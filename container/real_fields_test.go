@@ -40,9 +40,9 @@ func fieldsApp(t testing.TB, folder string) testApp {
 		}}, a.Networks...)
 		a.Volumes = append(a.Volumes, compose.Volume{Name: "scratch.anon", Engine: "shop_scratch.anon", Anonymous: true}, compose.Volume{
 			Name: "site", Engine: "shop_site", Driver: "local", DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs"}, Labels: map[string]string{"a": "b"}})
-		job, full, host, joins := testService("job", 0), testService("full", 0), testService("host", 0), testService("joins", 0)
+		job, host, joins := testService("job", 0), testService("host", 0), testService("joins", 0)
 		job.OneShot, job.Restart, job.Command, job.Networks, job.NetworkMode = true, compose.Restart{Policy: compose.RestartOnFailure, Most: 3}, []string{}, nil, "none"
-		full = compose.Service{
+		full := compose.Service{
 			Name: "full", Container: "shop-full", Strategy: compose.Recreate, StopGrace: 1500 * time.Millisecond, StopSignal: "SIGQUIT",
 			Restart: compose.Restart{Policy: compose.RestartUnlessStopped}, Trial: compose.Trial{Uptime: time.Millisecond, Restarts: 1},
 			DependsOn:  []compose.Dependency{{Service: "job", Condition: compose.Completed}},
