@@ -3,7 +3,6 @@ package container
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -86,15 +85,6 @@ func (e *dockerEngine) Info(ctx context.Context) (engineInfo, error) {
 	return out, nil
 }
 
-// architecture turns the kernel's word into that of images.
-func architecture(machine string) string {
-	words := map[string]string{
-		"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "armv8l": "arm",
-		"i386": "386", "i586": "386", "i686": "386", "mips": "mipsle",
-	}
-	return cmp.Or(words[machine], machine)
-}
-
 func (e *dockerEngine) Image(ctx context.Context, ref string) (imageInfo, error) {
 	i, err := e.cli.ImageInspect(ctx, ref)
 	if err != nil {
@@ -121,24 +111,6 @@ func (e *dockerEngine) Load(ctx context.Context, archive io.Reader) error {
 		return explain(err)
 	}
 	return finish(r.Body)
-}
-
-// finish reads a stream of messages to its end, and returns the error in it.
-func finish(r io.ReadCloser) (err error) {
-	defer func() { err = errors.Join(err, r.Close()) }()
-	for dec := json.NewDecoder(r); ; {
-		var m struct {
-			Error string `json:"error"`
-		}
-		switch err := dec.Decode(&m); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("cannot read the engine's answer: %w", err)
-		case m.Error != "":
-			return errors.New(m.Error)
-		}
-	}
 }
 
 func (e *dockerEngine) Save(ctx context.Context, ref string) (io.ReadCloser, error) {
@@ -325,9 +297,6 @@ func config(s boxSpec) *docker.Config {
 	}
 	return c
 }
-
-// seconds rounds up.
-func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 func port(n uint16, p compose.Protocol) nat.Port {
 	return nat.Port(strconv.Itoa(int(n)) + "/" + string(cmp.Or(p, compose.TCP)))

@@ -1,8 +1,11 @@
 package container
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -166,3 +169,33 @@ type volume struct {
 	Name   string
 	Labels map[string]string
 }
+
+// architecture turns the kernel's word into that of images.
+func architecture(machine string) string {
+	words := map[string]string{
+		"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "armv8l": "arm",
+		"i386": "386", "i586": "386", "i686": "386", "mips": "mipsle",
+	}
+	return cmp.Or(words[machine], machine)
+}
+
+// finish reads a stream of messages to its end, and returns the error in it.
+func finish(r io.ReadCloser) (err error) {
+	defer func() { err = errors.Join(err, r.Close()) }()
+	for dec := json.NewDecoder(r); ; {
+		var m struct {
+			Error string `json:"error"`
+		}
+		switch err := dec.Decode(&m); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("cannot read the engine's answer: %w", err)
+		case m.Error != "":
+			return errors.New(m.Error)
+		}
+	}
+}
+
+// seconds rounds up.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
