@@ -99,7 +99,7 @@ func TestMutants(t *testing.T) {
 	switch {
 	case os.Getenv(mutantsEnv) == "all":
 	case os.Getenv("CI") == "true":
-		chosen = mutants[:2]
+		chosen = mutants[1:2] // which is found in seconds
 	default:
 		testneeds.Missing(t, mutantsEnv+"=all: it takes minutes")
 	}
