@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 )
 
@@ -126,7 +127,8 @@ func (s *Sender) connect(ctx context.Context) (*link, error) {
 	}
 	if l.will {
 		if err := s.status(ctx, l, "online"); err != nil {
-			return nil, errors.Join(err, c.Disconnect(&paho.Disconnect{}))
+			// The broker may have it already: the last will takes it back.
+			return nil, errors.Join(err, c.Disconnect(&paho.Disconnect{ReasonCode: packets.DisconnectDisconnectWithWillMessage}))
 		}
 	}
 	return l, nil

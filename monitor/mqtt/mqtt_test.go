@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -160,6 +162,49 @@ func TestSend(t *testing.T) {
 	require.EqualValues(t, len(items[0].Data)+len(items[1].Data)+len(items[2].Data)+len(items[3].Data), s.Bytes())
 	require.Nil(t, s.link, "it is not kept without Run")
 	require.Empty(t, came, "and there is no status")
+}
+
+// deaf is a connection that hears nothing once it has said that it is online.
+type deaf struct {
+	net.Conn
+	said   atomic.Bool
+	closed chan struct{}
+}
+
+func (d *deaf) Write(p []byte) (int, error) {
+	d.said.CompareAndSwap(false, bytes.Contains(p, []byte("online")))
+	return d.Conn.Write(p)
+}
+
+func (d *deaf) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	if d.said.Load() {
+		<-d.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (d *deaf) Close() error { close(d.closed); return d.Conn.Close() }
+
+// TestEndsBeforeItIsOnline: who is told to end before the broker has acknowledged
+// that it is online is offline all the same.
+func TestEndsBeforeItIsOnline(t *testing.T) {
+	b := newBroker(t)
+	came := b.listen()
+	s := b.sender(func(o *Options) {
+		o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := b.dial(ctx, network, address)
+			return &deaf{Conn: c, closed: make(chan struct{})}, err
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	require.Equal(t, "online", string(next(t, came).Payload))
+	cancel()
+	require.Equal(t, "offline", string(next(t, came).Payload))
+	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
 // TestStatus: online while it is, offline after an end in order, and after one
