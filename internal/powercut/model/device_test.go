@@ -84,7 +84,7 @@ func ways(scene *powercut.Scene, repos *repos, every int) []cuts {
 	}
 	all = append(all, cuts{Workload: distrusting(repos), few: 100, many: 5_000, env: all[2].env})
 	for _, a := range allAlone() {
-		all = append(all, cuts{Workload: a.workload(every), few: 1000, many: 280_000})
+		all = append(all, cuts{Workload: a.workload(every), few: 1050, many: 280_000})
 	}
 	for _, w := range Devices(scene, every) {
 		all = append(all, cuts{Workload: w, few: 700, many: 12_000}, cuts{Workload: w, few: 12, many: 16, anywhere: true})
