@@ -22,6 +22,7 @@ type device struct {
 	app    string // where the app finds its files
 	state  string
 	config map[string]any
+	trial  ota.Trial // of a program that embeds the library; zero is a very short one
 }
 
 // answer is what agent -json prints.

@@ -27,9 +27,9 @@ type lane struct {
 
 // BenchmarkReporting has devices that fail to report in every way, and two that
 // report nothing, go from release to release in turn, to one that is kept and to
-// one that is taken back. A round is one iteration, and begins with another device
-// each time. It fails when the median time of a way, against that of those that
-// report nothing, is over the limit.
+// one that is taken back, each after a trial of a second. A round is one iteration,
+// and begins with another device each time. It fails when the median time of a way,
+// against that of those that report nothing, is over the limit.
 func BenchmarkReporting(b *testing.B) {
 	m, disks := newMaker(b), newFailing(b)
 	tree := copyTree(b, filepath.Join(m.dir, "tree"), "net", "crypto")
@@ -44,6 +44,7 @@ func BenchmarkReporting(b *testing.B) {
 	for _, l := range lanes {
 		defer l.end()
 		l.device = newDevice(b, m, b.TempDir())
+		l.trial = ota.Trial{Soak: time.Second, Interval: 100 * time.Millisecond, Deadline: 1100 * time.Millisecond}
 		require.Equal(b, ota.Committed, l.updateTold(m, nil).result.State)
 	}
 	rounds := 0

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -103,7 +104,7 @@ func (d *device) options(m *maker) (o ota.Options, done func()) {
 	return ota.Options{
 		Dir: filepath.Join(d.state, "updates"), Source: src, Backends: map[string]ota.Backend{"app": app},
 		Device: ota.Device{ID: "d1", Product: "camera", Variant: "arm", Hardware: "rev-b"},
-		Health: d.asksItself, Trial: ota.Trial{Soak: 20 * time.Millisecond, Interval: 10 * time.Millisecond, Deadline: 100 * time.Millisecond},
+		Health: d.asksItself, Trial: cmp.Or(d.trial, ota.Trial{Soak: 20 * time.Millisecond, Interval: 10 * time.Millisecond, Deadline: 100 * time.Millisecond}),
 	}, func() { require.NoError(d.t, src.Close()) }
 }
 
