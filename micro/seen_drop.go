@@ -28,7 +28,7 @@ type dropping struct {
 	of      release.Digest
 	seen    []seenFile
 	changed bool
-	failed  bool
+	tried   bool
 }
 
 func (f *base) dropping(name string) *dropping { return &dropping{f: f, name: name} }
@@ -55,10 +55,10 @@ func (d *dropping) gone(rel string, was at.Info) {
 // open finds out what is known of the root's files, and reports whether anything
 // is.
 func (d *dropping) open() bool {
-	if d.tree != nil || d.failed {
+	if d.tree != nil || d.tried {
 		return d.tree != nil
 	}
-	d.failed = true
+	d.tried = true
 	root, err := look(d.f.opts.Root)
 	if err != nil {
 		return false
