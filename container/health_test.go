@@ -1,11 +1,13 @@
 package container
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
 )
 
@@ -24,10 +26,12 @@ func TestHealthy(t *testing.T) {
 		change  func(*compose.Service)
 		says    string // of the first answer; empty: it is well
 		later   string // of one after it
+		// hopeless is the first answer from which on none will be better; 0: none.
+		hopeless int
 	}{
 		{name: "all is well", service: "web", how: how{running, "", 0}},
-		{name: "it ended", service: "web", how: how{exited, "", 3}, says: "ended with exit code 3", later: "ended with exit code 3"},
-		{name: "it ended, and may", service: "web", how: how{exited, "", 3}, change: func(s *compose.Service) { s.Trial.Restarts = 1 }, says: "exit code 3", later: "exit code 3"},
+		{name: "it ended", service: "web", how: how{exited, "", 3}, says: "ended with exit code 3", later: "ended with exit code 3", hopeless: 1},
+		{name: "it ended, and may", service: "web", how: how{exited, "", 3}, change: func(s *compose.Service) { s.Trial.Restarts = 1 }, says: "exit code 3", later: "exit code 3", hopeless: 2},
 		{name: "its check says no", service: "web", how: how{running, "unhealthy", 0}, says: "unhealthy", later: "unhealthy"},
 		{name: "its check says nothing yet", service: "web", how: how{running, "starting", 0}, says: "starting", later: "starting"},
 		{name: "it has not run for long", service: "web", how: how{running, "", 0}, change: func(s *compose.Service) { s.Trial.Uptime = time.Hour }, says: "of 1h0m0s", later: "of 1h0m0s"},
@@ -51,12 +55,13 @@ func TestHealthy(t *testing.T) {
 			_, err := r.b.Stage(ctx, "one", a.c, a.blobs)
 			require.NoError(t, err)
 			require.NoError(t, r.b.Activate(ctx, "one", a.c))
-			for _, says := range []string{c.says, c.later} {
+			for n, says := range []string{c.says, c.later} {
 				err = r.b.Healthy(ctx)
 				if says == "" {
 					require.NoError(t, err)
 				} else {
 					require.ErrorContains(t, err, says)
+					require.Equal(t, c.hopeless > 0 && n+1 >= c.hopeless, errors.Is(err, ota.ErrHopeless))
 				}
 			}
 		})
@@ -74,15 +79,21 @@ func TestRestartsInTrial(t *testing.T) {
 	for range 2 {
 		require.NoError(t, r.b.Healthy(ctx))
 		r.changeBox("shop-web", func(b *fakeBox) { b.State, b.Exit = exited, 9 })
-		require.ErrorContains(t, r.b.Healthy(ctx), "exit code 9")
+		err := r.b.Healthy(ctx)
+		require.ErrorContains(t, err, "exit code 9")
+		require.NotErrorIs(t, err, ota.ErrHopeless)
 	}
 	require.NoError(t, r.b.Healthy(ctx))
 	r.changeBox("shop-web", func(b *fakeBox) { b.State, b.Exit = exited, 9 })
 	for range 3 {
-		require.ErrorContains(t, r.b.Healthy(ctx), "exit code 9")
+		err := r.b.Healthy(ctx)
+		require.ErrorContains(t, err, "exit code 9")
+		require.ErrorIs(t, err, ota.ErrHopeless)
 	}
 	r.changeBox("shop-web", func(b *fakeBox) { b.Restarts = 7; b.State = running })
-	require.ErrorContains(t, r.b.Healthy(ctx), "started again 9 times; 2 are allowed")
+	err = r.b.Healthy(ctx)
+	require.ErrorContains(t, err, "started again 9 times; 2 are allowed")
+	require.ErrorIs(t, err, ota.ErrHopeless)
 }
 
 // TestBadRelease has Activate itself fail where a service that another waits for

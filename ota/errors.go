@@ -67,6 +67,9 @@ var (
 	ErrLength = errors.New("content has the wrong length")
 	// ErrUnhealthy is returned when a trial failed and was taken back.
 	ErrUnhealthy = errors.New("the release did not prove itself")
+	// ErrHopeless is what a [Check] wraps where the release will not become healthy
+	// any more, whatever time it is given: the trial ends at once.
+	ErrHopeless = errors.New("it will not become healthy")
 	// ErrRestartPending is returned by Commit in the process that has to be
 	// replaced before the trial can go on.
 	ErrRestartPending = errors.New("the process has to be started anew first")

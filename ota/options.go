@@ -13,7 +13,7 @@ import (
 
 // Check tells whether the device is healthy: nil when it is, else an error
 // that a person can read. It returns soon after ctx ends. The Updater never
-// runs two at a time.
+// runs two at a time. An error that wraps ErrHopeless ends a trial at once.
 type Check func(ctx context.Context) error
 
 // Watchdog is a hardware or service watchdog that the Updater feeds while it
@@ -93,7 +93,7 @@ type Trial struct {
 	Timeout time.Duration
 	// Failures is how many sick answers in a row end the trial once Health
 	// has been good since the last start; 0 means 3. Before the first good
-	// answer only Deadline and Starts end it.
+	// answer only Deadline, Starts and ErrHopeless end it.
 	Failures int
 	// Starts is how many processes may find the trial open and not end it;
 	// 0 means 6. One more and the release is taken back.

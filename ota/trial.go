@@ -58,7 +58,7 @@ func (p *proof) verdict(now, elapsed time.Duration) (v verdict, decided bool) {
 	switch {
 	case p.holds && p.soaked(now) >= p.trial.Soak:
 		return verdict{proved: true}, true
-	case p.sick >= p.trial.Failures:
+	case p.sick >= p.trial.Failures || errors.Is(p.lastErr, ErrHopeless):
 		return verdict{reason: "unhealthy: " + p.lastErr.Error(), condemn: true}, true
 	case elapsed < p.trial.Deadline:
 		return verdict{}, false
