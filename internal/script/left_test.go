@@ -42,7 +42,7 @@ func TestWhatIsLeftBehind(t *testing.T) {
 		{name: "without the mark, in the session", text: "env -i sleep 100 & echo $! >pids", left: 1},
 		{name: "setsid", text: "setsid sleep 100 & echo $! >pids; until grep -q ^sleep /proc/$!/comm; do :; done", needs: "setsid", left: 1},
 		{name: "setsid, and one without the mark in that session", needs: "setsid", left: 2,
-			text: "setsid sh -c 'env -i sleep 100 & echo $$ $! >tmp; mv tmp pids; wait' & until [ -e pids ]; do :; done"},
+			text: "setsid sh -c 'env -i sleep 100 & echo $$ $! >pids; wait' & until [ -s pids ]; do :; done"},
 		{name: "a daemon that forked twice", needs: "setsid", left: 1,
 			text: "setsid sh -c '(cd /; exec sleep 100 <&- >&- 2>&-) & echo $! >pids' & wait $!"},
 	} {
