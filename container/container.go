@@ -118,6 +118,8 @@ type Compose struct {
 	before func() error
 	// syncRoot makes durable what lies below a folder.
 	syncRoot func(root string) error
+	// introduce tells the kernel of containers.
+	introduce func([]address) error
 	// pause is how long to wait between two looks at a container.
 	pause time.Duration
 	// downtime is of the last verb; began is when it stopped something that nothing
@@ -159,7 +161,7 @@ func open(o Options, e engine) (*Compose, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container: option Dir: %w", err)
 	}
-	return &Compose{opts: o, engine: &limited{e: e, opts: o}, dir: dir, syncRoot: durable.SyncTree, pause: 100 * time.Millisecond}, nil
+	return &Compose{opts: o, engine: &limited{e: e, opts: o}, dir: dir, syncRoot: durable.SyncTree, introduce: introduce, pause: 100 * time.Millisecond}, nil
 }
 
 // Close lets go of Dir.

@@ -219,6 +219,7 @@ func (e *dockerEngine) Box(ctx context.Context, id string) (box, error) {
 	if c.NetworkSettings != nil {
 		for _, n := range c.NetworkSettings.Networks {
 			b.Networks = append(b.Networks, n.NetworkID)
+			b.Addresses = addresses(b.Addresses, n.MacAddress, n.IPAddress, n.GlobalIPv6Address)
 		}
 		slices.Sort(b.Networks)
 	}

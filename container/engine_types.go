@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/pawl-ota/pawl/ota/compose"
@@ -119,9 +121,31 @@ type box struct {
 	Restart  compose.Restart
 	Limits   compose.Limits
 	Networks []string // ids of those it is attached to; names, where it is Podman
+	// Addresses are those that it has while it runs.
+	Addresses []address
 	// Broken is why the engine cannot describe it; of the rest only ID, Labels,
 	// Image and State are set then.
 	Broken string
+}
+
+// address is one of a container, and of the link that has it.
+type address struct {
+	IP  netip.Addr
+	MAC net.HardwareAddr
+}
+
+// addresses adds those that are addresses.
+func addresses(all []address, mac string, ips ...string) []address {
+	link, err := net.ParseMAC(mac)
+	if err != nil {
+		return all
+	}
+	for _, text := range ips {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			all = append(all, address{ip, link})
+		}
+	}
+	return all
 }
 
 type boxState string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pawl-ota/pawl/ota"
 	"github.com/pawl-ota/pawl/ota/compose"
 )
 
@@ -13,8 +14,8 @@ import (
 // effect has run as long as its document asks for since it was last started, is
 // healthy where it has a check, and, if it is a one-shot service, has ended with
 // exit code 0. A container that ended is started again here, as often as the
-// document allows: until Commit the engine does not. It may be called at any
-// time.
+// document allows: until Commit the engine does not. One that may not be started
+// again is [ota.ErrHopeless]. It may be called at any time.
 func (c *Compose) Healthy(ctx context.Context) error {
 	rec, err := c.load(ctx)
 	if err != nil {
@@ -58,7 +59,7 @@ func (c *Compose) healthy(ctx context.Context, s *set, v compose.Service) error 
 	case b.Health != "" && b.Health != "healthy":
 		return errors.New("its container " + b.describe())
 	case s.State != committed && starts > v.Trial.Restarts:
-		return fmt.Errorf("it was started again %d times; %d are allowed", starts, v.Trial.Restarts)
+		return fmt.Errorf("it was started again %d times; %d are allowed: %w", starts, v.Trial.Restarts, ota.ErrHopeless)
 	case ran < v.Trial.Uptime:
 		return fmt.Errorf("it has run for %v of %v", ran.Round(time.Second), v.Trial.Uptime)
 	}
@@ -68,11 +69,18 @@ func (c *Compose) healthy(ctx context.Context, s *set, v compose.Service) error 
 // again starts a container that ended during the trial, as often as is allowed.
 func (c *Compose) again(ctx context.Context, s *set, v compose.Service, b box) error {
 	sick := errors.New("its container " + b.describe())
-	if s.State != trial || c.seen(b, false).starts >= v.Trial.Restarts {
+	if s.State != trial {
 		return sick
 	}
+	if c.seen(b, false).starts >= v.Trial.Restarts {
+		return fmt.Errorf("%w: %w", sick, ota.ErrHopeless)
+	}
 	c.seen(b, true)
-	return errors.Join(sick, c.engine.Start(ctx, b.ID))
+	err := c.engine.Start(ctx, b.ID)
+	if err == nil && len(v.Ports) > 0 {
+		c.meet(ctx, b.ID)
+	}
+	return errors.Join(sick, err)
 }
 
 // sighting is what this process knows of a container of the trial.

@@ -79,6 +79,8 @@ type realRig struct {
 	dir string
 	// host is where the engine listens, if it is another process's.
 	host string
+	// met are the addresses that the kernel was told of.
+	met []address
 }
 
 // newRealRig is a backend at an engine that may have been used before, emptied.
@@ -130,6 +132,12 @@ func (r *realRig) reopen() {
 	}
 	r.b, err = New(Options{Name: "shop", Dir: filepath.Join(r.dir, "shop"), Host: host, Warn: func(err error) { r.t.Log("warning:", err) }})
 	require.NoError(r.t, err)
+	if r.e != nil {
+		r.b.introduce = func(all []address) error {
+			r.met = append(r.met, all...)
+			return r.e.Within(func() error { return introduce(all) })
+		}
+	}
 }
 
 // boot is a power cut of the device, whose agent starts again.
@@ -220,6 +228,7 @@ func updateOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	result, err = update(2, realApp(t, 2))
 	require.NoError(t, err)
 	r.serves("version 2")
+	require.NotEmpty(t, r.met, "nobody was told where the front is")
 	t.Logf("took %v, without a container for %v", result.Took, result.Downtime)
 	require.Positive(t, result.Downtime)
 	require.Less(t, result.Downtime, result.Took)

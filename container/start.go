@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -55,9 +56,23 @@ func (c *Compose) startOne(ctx context.Context, s *set, v compose.Service, how p
 	}
 	err = c.engine.Start(ctx, b.ID)
 	if errors.Is(err, errPort) && c.opts.Restart != nil && !c.revived {
-		return c.startAgain(ctx, v, b.ID, err)
+		err = c.startAgain(ctx, v, b.ID, err)
+	}
+	if err == nil && len(v.Ports) > 0 {
+		c.meet(ctx, b.ID)
 	}
 	return err
+}
+
+// meet has clients of a container's ports find it at once. Nothing depends on that.
+func (c *Compose) meet(ctx context.Context, id string) {
+	b, err := c.engine.Box(ctx, id)
+	if err == nil {
+		err = c.introduce(b.Addresses)
+	}
+	if !errors.Is(err, fs.ErrPermission) {
+		c.warn(err)
+	}
 }
 
 // startAgain starts the engine anew where it holds a port for nobody: for what it
