@@ -34,7 +34,7 @@ import (
 const startLimit = 60 * time.Second
 
 // Engine is a dockerd of a test's own. Its methods are for one goroutine, but
-// for Dial.
+// for Dial, Listen and Within.
 type Engine struct {
 	t    testing.TB
 	dir  string
@@ -185,13 +185,6 @@ const groups = `at=/sys/fs/cgroup
 }
 `
 
-// neighbours sets, where PAWL_ARP says it, how many milliseconds the kernel waits
-// between two questions for the address of a container; each bridge has its own.
-const neighbours = `[ -z "$PAWL_ARP" ] || while sleep 0.02; do
-	for at in /proc/sys/net/ipv4/neigh/*/retrans_time_ms; do echo "$PAWL_ARP" >$at; done
-done 2>/dev/null &
-`
-
 // spawn starts the engine as the first process of its own names for processes,
 // mounts and networks: when it ends the kernel ends all others and drops what
 // they set up.
@@ -203,7 +196,7 @@ func (e *Engine) spawn() error {
 	defer func() { _ = log.Close() }()
 	args := []string{
 		"-c", keeper, "keeper", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c",
-		groups + neighbours + e.kind.prepare + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
+		groups + e.kind.prepare + `mount -t proc proc /proc && ip link set lo up && exec "$0" "$@"`,
 	}
 	cmd := exec.Command("sh", slices.Concat(args, e.kind.command(e), e.args)...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -281,37 +274,50 @@ func child(pid int) (first int, err error) {
 
 // Dial connects to an address in the engine's network, such as a published port
 // at 127.0.0.1.
-func (e *Engine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (e *Engine) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	err = e.Within(func() (err error) {
+		c, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Listen listens in the engine's network.
+func (e *Engine) Listen(network, address string) (l net.Listener, err error) {
+	err = e.Within(func() (err error) {
+		l, err = net.Listen(network, address)
+		return err
+	})
+	return l, err
+}
+
+// Within calls f as a device's program would be: in the engine's network. Goroutines
+// that f starts are not there.
+func (e *Engine) Within(f func() error) error {
 	pid, err := e.inside()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	type result struct {
-		c   net.Conn
-		err error
-	}
-	ended := make(chan result, 1)
+	ended := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with its network
 		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 		if err != nil {
-			ended <- result{nil, err}
+			ended <- err
 			return
 		}
 		defer func() { _ = ns.Close() }()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			ended <- result{nil, err}
+			ended <- err
 			return
 		}
-		c, err := new(net.Dialer).DialContext(ctx, network, address)
-		ended <- result{c, err}
+		ended <- f()
 	}()
-	r := <-ended
-	return r.c, r.err
+	return <-ended
 }
 
-// command returns a program that runs in the engine's network.
-func (e *Engine) command(name string, args ...string) (*exec.Cmd, error) {
+// Command returns a program that runs in the engine's network.
+func (e *Engine) Command(name string, args ...string) (*exec.Cmd, error) {
 	pid, err := e.inside()
 	if err != nil {
 		return nil, err

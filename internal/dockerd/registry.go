@@ -30,7 +30,7 @@ func (e *Engine) Registry(t testing.TB) string {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd, err := e.command("docker-registry", "serve", config)
+	cmd, err := e.Command("docker-registry", "serve", config)
 	if err != nil {
 		t.Fatal(err)
 	}
