@@ -140,7 +140,7 @@ func (b *body) broke(err error) {
 		b.breaks = 0
 	}
 	b.breaks, b.since = b.breaks+1, 0
-	if b.breaks > b.c.o.Retries || b.ctx.Err() != nil {
+	if b.breaks > b.c.o.Retries || b.r.Once || b.ctx.Err() != nil {
 		b.finish(b.explain(err))
 		return
 	}

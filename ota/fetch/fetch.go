@@ -68,6 +68,9 @@ type Request struct {
 	// Unless, if it is set, has the file sent only when it is another one than
 	// that; else Get returns ErrNotModified. It is for whole files.
 	Unless Tag
+	// Once has the first failure stand that would be tried again else: for what
+	// somebody asks for again where it is needed.
+	Once bool
 }
 
 const noMax = 1 << 40
@@ -108,6 +111,9 @@ func (c *Client) Get(ctx context.Context, r Request) (io.ReadCloser, error) {
 	}
 	if r.Length > r.MaxBytes {
 		return nil, fmt.Errorf("cannot fetch %s: %w: %d bytes, %d are allowed", show(r.URL), ErrTooLong, r.Length, r.MaxBytes)
+	}
+	if r.Once {
+		ctx = context.WithValue(ctx, once{}, true)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.o.Total, ErrBudget)
 	b := newBody(ctx, cancel, c, r)

@@ -89,3 +89,25 @@ func TestReadToItsLastByte(t *testing.T) {
 	}
 	require.EqualValues(t, 1, n.Load())
 }
+
+// TestOnce: what is asked for once is not asked for again, whatever fails.
+func TestOnce(t *testing.T) {
+	for name, bad := range map[string]http.HandlerFunc{
+		"busy":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"dropped": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"cut": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = w.Write([]byte("begin"))
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		var asked atomic.Int64
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			bad(w, r)
+		})
+		_, err := get(client(t, quick()), fetch.Request{URL: url, Length: -1, Once: true})
+		require.Error(t, err, name)
+		require.EqualValues(t, 1, asked.Load(), name)
+	}
+}

@@ -11,12 +11,18 @@ import (
 	"time"
 )
 
+// once marks the context of a request that is sent once.
+type once struct{}
+
 // checkRetry decides about another try. It closes the body of an answer that
 // is followed by one, so that nothing is read from it any more.
 func (c *Client) checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
 		closeBody(resp)
 		return false, context.Cause(ctx)
+	}
+	if ctx.Value(once{}) != nil {
+		return false, nil
 	}
 	if err != nil {
 		return !hopeless(err), nil
