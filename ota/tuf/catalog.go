@@ -20,7 +20,7 @@ func (s *Source) Releases(ctx context.Context, dev ota.Device) ([]uint64, error)
 		return nil, err
 	}
 	var seqs []uint64
-	err := s.lookup(ctx, func(v *view) (err error) {
+	err := s.lookup(ctx, false, func(v *view) (err error) {
 		seqs, err = v.list(targetFolder(kindRelease, dev.Product, dev.Variant))
 		return err
 	})
@@ -37,7 +37,7 @@ func (s *Source) Release(ctx context.Context, dev ota.Device, seq uint64) (*rele
 		return nil, err
 	}
 	var found *release.Release
-	err := s.lookup(ctx, func(v *view) error {
+	err := s.lookup(ctx, false, func(v *view) error {
 		t, err := v.document(targetName(kindRelease, id))
 		if isNoTarget(err) {
 			return fmt.Errorf("seq %s: %w", strconv.FormatUint(seq, 10), ota.ErrNoRelease)

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,9 +28,12 @@ func TestTimestampThatIsHere(t *testing.T) {
 	old()
 	lies := false
 	var asked []string
+	var mu sync.Mutex
 	files := http.FileServer(http.Dir(m.dir))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		asked = append(asked, r.URL.Path)
+		mu.Unlock()
 		if lies && r.Header.Get("If-Modified-Since") != "" {
 			w.WriteHeader(http.StatusNotModified)
 			return
@@ -54,7 +58,7 @@ func TestTimestampThatIsHere(t *testing.T) {
 	seq, bytes, err := look()
 	require.NoError(t, err)
 	require.EqualValues(t, 1, seq)
-	require.Equal(t, []string{"/metadata/2.root.json", "/metadata/timestamp.json"}, asked)
+	require.ElementsMatch(t, []string{"/metadata/2.root.json", "/metadata/timestamp.json"}, asked)
 	require.Zero(t, bytes)
 	after, err := os.Stat(filepath.Join(o.Dir, "trust"))
 	require.NoError(t, err)

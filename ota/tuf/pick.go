@@ -68,16 +68,36 @@ func (v *view) latest(dev ota.Device) (*release.Release, error) {
 	if len(t.hardware) > 0 && !slices.Contains(t.hardware, dev.Hardware) {
 		return nil, fmt.Errorf("%s is for %s, this device is %q: %w", t.Name, strings.Join(t.hardware, ", "), dev.Hardware, ota.ErrHardware)
 	}
+	locator, lost := v.document(targetName(kindLocator, t.id))
+	var beside part
+	if lost == nil {
+		beside = v.besideRelease(t, locator)
+	}
 	r, err := v.release(t)
 	if err != nil {
 		return nil, err
 	}
-	locator, err := v.document(targetName(kindLocator, t.id))
-	if err != nil && !isNoTarget(err) {
-		return nil, err
+	if lost != nil && !isNoTarget(lost) {
+		return nil, lost
 	}
-	v.s.last = located{t.id, locator, time.Now()}
+	v.s.last = located{t.id, locator, v.roles.ahead.linger(beside, v.begin), time.Now()}
 	return r, nil
+}
+
+// besideRelease has a locator come while its release is read. Of a release that
+// was read before it does not: the device has decided about that one.
+func (v *view) besideRelease(t, locator document) part {
+	p, err := locator.part()
+	if v.roles.early && err == nil && locator.Length <= maxDocument && !v.has(t) {
+		v.roles.ahead.fetch(p)
+	}
+	return p
+}
+
+// has reports whether the release document that came last is t.
+func (v *view) has(t document) bool {
+	data := v.trust.Document
+	return int64(len(data)) == t.Length && t.Check(data) == nil
 }
 
 // newest finds the release with the highest seq that the delegations allow.
@@ -181,8 +201,8 @@ func (v *view) release(t document) (*release.Release, error) {
 
 // stored brings a release document, unless it is the one that came last.
 func (v *view) stored(t document) ([]byte, error) {
-	if data := v.trust.Document; int64(len(data)) == t.Length && t.Check(data) == nil {
-		return data, nil
+	if v.has(t) {
+		return v.trust.Document, nil
 	}
 	data, err := v.s.read(v.ctx, t.Target, release.MaxRelease)
 	if err == nil && len(data) <= maxDocument {

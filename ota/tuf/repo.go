@@ -20,6 +20,7 @@ type part struct {
 	max            int64  // refuse more bytes; 0: no limit
 	cause          fetch.Cause
 	unless         fetch.Tag // fetch.ErrNotModified for the same file
+	once           bool      // the first failure stands
 }
 
 // repo reads the files of a repository. A file that is not there is an
@@ -113,7 +114,7 @@ func newHTTPRepo(c *fetch.Client, base string) (*httpRepo, error) {
 
 func (r *httpRepo) get(ctx context.Context, p part) (io.ReadCloser, error) {
 	return r.client.Get(ctx, fetch.Request{
-		URL: r.base + p.name + r.query, Offset: p.offset, Length: p.length, Cause: p.cause, MaxBytes: p.max, Unless: p.unless,
+		URL: r.base + p.name + r.query, Offset: p.offset, Length: p.length, Cause: p.cause, MaxBytes: p.max, Unless: p.unless, Once: p.once,
 	})
 }
 

@@ -32,6 +32,10 @@ type roleFetcher struct {
 	cached map[string]answer // by name in the repository
 	trust  *trust
 	tag    *tag // of the timestamp, when it came anew
+	ahead  ahead
+	early  bool // whether it fetches anything
+	// consistent is whether the repository's files have versions in their names.
+	consistent bool
 }
 
 type answer struct {
@@ -81,18 +85,27 @@ func (f *roleFetcher) read(name string, signed int64) ([]byte, error) {
 // bring reads a file. A timestamp that is still the stored one does not come.
 func (f *roleFetcher) bring(p part) ([]byte, error) {
 	if roleOf(p.name) != metadata.TIMESTAMP {
-		return f.s.readAll(f.ctx, p)
+		data, _, err := f.ahead.readTagged(f.ctx, p)
+		return data, err
 	}
-	stored := f.trust.Roles[metadata.TIMESTAMP]
-	p.unless = f.trust.Timestamp.of(f.s.from(), stored)
-	data, now, err := f.s.readTagged(f.ctx, p)
+	p = f.timestamp()
+	data, now, err := f.ahead.readTagged(f.ctx, p)
 	if p.unless != (fetch.Tag{}) && errors.Is(err, fetch.ErrNotModified) {
-		return stored, nil
+		return f.trust.Roles[metadata.TIMESTAMP], nil
 	}
 	if err == nil && now != (fetch.Tag{}) {
 		f.tag = &tag{Of: release.Sum(data), From: f.s.from(), Tag: now}
 	}
+	if err == nil && f.early {
+		f.ahead.follow(data, f.trust, f.consistent)
+	}
 	return data, err
+}
+
+// timestamp is what is asked for after the roots.
+func (f *roleFetcher) timestamp() part {
+	unless := f.trust.Timestamp.of(f.s.from(), f.trust.Roles[metadata.TIMESTAMP])
+	return part{name: rolesURL + "timestamp.json", length: -1, max: f.s.o.Limits.Timestamp, cause: fetch.Metadata, unless: unless}
 }
 
 // readAll reads a small file. What fails but a limit is an ErrUnavailable.
@@ -139,7 +152,9 @@ func roleOf(name string) string {
 	return role
 }
 
+func (s *Source) metadataURL() string { return cmp.Or(s.o.MetadataURL, s.o.URL) }
+
 // from stands for the server that metadata comes from; its URL may be secret.
 func (s *Source) from() release.Digest {
-	return release.Sum([]byte(cmp.Or(s.o.MetadataURL, s.o.URL)))
+	return release.Sum([]byte(s.metadataURL()))
 }

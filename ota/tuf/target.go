@@ -50,11 +50,17 @@ func (t *Target) file() (string, error) {
 	return "", fmt.Errorf("%w: target %s has no digest that is known here", ErrUntrusted, t.Name)
 }
 
+// part is what to read of the repository for the target.
+func (t *Target) part() (part, error) {
+	file, err := t.file()
+	return part{name: escape(file), length: -1, max: max(1, t.Length), cause: fetch.Metadata}, err
+}
+
 // Refresh verifies the repository's metadata, and stores what is new: the
 // client workflow of the TUF specification, section 5, without a target. It
 // fails as [Source.Latest] does.
 func (s *Source) Refresh(ctx context.Context) error {
-	err := s.lookup(ctx, func(*view) error { return nil })
+	err := s.lookup(ctx, false, func(*view) error { return nil })
 	if err != nil {
 		return fmt.Errorf("cannot refresh the metadata: %w", err)
 	}
@@ -68,7 +74,7 @@ func (s *Source) Refresh(ctx context.Context) error {
 // the specification.
 func (s *Source) Find(ctx context.Context, name string) (*Target, error) {
 	var found *Target
-	err := s.lookup(ctx, func(v *view) error {
+	err := s.lookup(ctx, false, func(v *view) error {
 		var err error
 		found, err = v.resolve(name)
 		return err
@@ -152,14 +158,18 @@ func (v *view) delegates() bool {
 
 // read brings a target's bytes and checks them.
 func (s *Source) read(ctx context.Context, t *Target, limit int64) ([]byte, error) {
-	file, err := t.file()
+	p, err := t.part()
 	if err != nil {
 		return nil, err
 	}
 	if t.Length < 0 || t.Length > limit {
 		return nil, fmt.Errorf("%w: target %s has %d bytes, %d are allowed", ErrTooLarge, t.Name, t.Length, limit)
 	}
-	data, err := s.readAll(ctx, part{name: escape(file), length: -1, max: max(1, t.Length), cause: fetch.Metadata})
+	data := s.last.early
+	s.last.early = nil
+	if data == nil || t.Check(data) != nil {
+		data, err = s.readAll(ctx, p)
+	}
 	if errors.Is(err, fetch.ErrTooLong) {
 		return nil, fmt.Errorf("%w: %w: target %s was signed with %d bytes", ErrUntrusted, ota.ErrLength, t.Name, t.Length)
 	}

@@ -46,7 +46,10 @@ var _ ota.Source = (*Source)(nil)
 type located struct {
 	id     release.ID
 	target document
-	at     time.Time
+	// early is the locator, unverified, where it came with the release. It counts
+	// once: whoever asks again wants what is there now.
+	early []byte
+	at    time.Time
 }
 
 // fresh is how long what Latest verified can stand for the repository.
@@ -91,7 +94,7 @@ func (s *Source) Bytes() int64 { return s.bytes.Load() }
 // cannot be reached.
 func (s *Source) Latest(ctx context.Context, dev ota.Device) (*release.Release, error) {
 	var found *release.Release
-	err := s.lookup(ctx, func(v *view) error {
+	err := s.lookup(ctx, true, func(v *view) error {
 		var err error
 		found, err = v.latest(dev)
 		return err
@@ -107,7 +110,7 @@ func (s *Source) Latest(ctx context.Context, dev ota.Device) (*release.Release, 
 func (s *Source) Locator(ctx context.Context, r *release.Release) (*release.Locator, error) {
 	l, err := s.lastLocator(ctx, r)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.lookup(ctx, func(v *view) error {
+		err = s.lookup(ctx, false, func(v *view) error {
 			t, err := v.document(targetName(kindLocator, r.ID))
 			if err == nil {
 				l, err = v.s.locator(v.ctx, t, r)

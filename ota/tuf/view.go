@@ -28,6 +28,7 @@ const scratchName = "scratch"
 type view struct {
 	s       *Source
 	ctx     context.Context
+	begin   time.Time
 	scratch string
 	trust   trust
 	roles   *roleFetcher
@@ -37,15 +38,20 @@ type view struct {
 }
 
 // lookup brings the view up to date, lets find look at it, and stores what was
-// verified, all with the trust store locked.
-func (s *Source) lookup(ctx context.Context, find func(*view) error) error {
+// verified, all with the trust store locked. early is whether files may be fetched
+// before they are asked for.
+func (s *Source) lookup(ctx context.Context, early bool, find func(*view) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	return s.locked(ctx, func(dir seam.Dir) error {
 		v := &view{
-			s: s, ctx: ctx, scratch: filepath.Join(s.o.Dir, scratchName),
+			s: s, ctx: ctx, begin: time.Now(), scratch: filepath.Join(s.o.Dir, scratchName),
 			roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
 		}
+		v.roles.early = early && !s.repo.onMedium()
+		v.roles.ahead = ahead{s: s}
+		v.roles.ahead.ctx, v.roles.ahead.stop = context.WithCancel(ctx)
+		defer v.roles.ahead.end()
 		err := v.use(dir, find)
 		return errors.Join(err, os.RemoveAll(v.scratch))
 	})
@@ -74,7 +80,11 @@ func (v *view) rotate() (err error) {
 	if v.chain, err = v.s.anchor.chain(stored); err != nil {
 		return err
 	}
+	if v.roles.early {
+		v.roles.ahead.besideRoot(v.roles.timestamp())
+	}
 	refused := v.chain.extend(v.roles, v.trust.Marks.Root)
+	v.roles.consistent = v.chain.newest().Signed.ConsistentSnapshot
 	if err := v.trust.adopt(v.chain.roots, signedBy(stored)); err != nil {
 		return err
 	}
