@@ -62,3 +62,25 @@ func TestPiecesInTwoPacksInTurn(t *testing.T) {
 	require.Len(t, s.asked, 2, "%v", s.asked)
 	require.Zero(t, s.again)
 }
+
+// A blob whose first piece lies in another pack has the request of its later
+// ones begin in the middle of what is wanted of theirs: what lies before costs one
+// request more, however many pieces it is, and no byte comes twice.
+func TestPiecesBeforeTheRequest(t *testing.T) {
+	s := newSite(t, newDepot(t, 700_000, 400_000, 5_000))
+	first, second := s.locator.Packs[0].Name, s.add(text(77, 500_000))
+	places := []release.Place{{Pack: first, Length: 5_000}, {Pack: second, Offset: 300_000, Length: 50_000}}
+	for i := range 60 {
+		places = append(places, release.Place{Pack: second, Offset: int64(i) * 5_000, Length: 5_000})
+	}
+	places = append(places, release.Place{Pack: second, Offset: 350_000, Length: 50_000})
+	in := s.content.intake(&contentPlan{spans: spansOf(slices.Clone(places))})
+	for _, at := range places {
+		data, err := io.ReadAll(in.read(t.Context(), at.Pack, at.Offset, at.Length))
+		require.NoError(t, err)
+		require.Equal(t, s.files[at.Pack][at.Offset:at.Offset+at.Length], data)
+	}
+	require.NoError(t, in.Close())
+	require.Len(t, s.asked, 3, "%v", s.asked)
+	require.Zero(t, s.again)
+}

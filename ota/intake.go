@@ -39,7 +39,7 @@ type intake struct {
 	pos, end int64 // the next byte of it, and where it stops
 	keep     *spoolWriter
 	buf      []byte
-	beside   *intake // for what was wrong, while the request goes on
+	beside   *intake // for what lies before pos, while the request goes on
 }
 
 // spansOf sorts places into what is fetched with one request each.
@@ -171,6 +171,7 @@ func (in *intake) fetch(ctx context.Context, s span, p []byte) (int, error) {
 		if in.beside == nil {
 			in.beside = &intake{source: in.source, spool: in.spool, count: in.count, forgot: in.forgot}
 		}
+		in.beside.spans = in.passed()
 		return in.beside.fetch(ctx, s, p)
 	}
 	if in.file != s.file {
@@ -189,6 +190,18 @@ func (in *intake) fetch(ctx context.Context, s span, p []byte) (int, error) {
 		}
 	}
 	return in.take(p)
+}
+
+// passed returns what of the open file is wanted before pos: pieces of it that a
+// blob of another file needed first had the request begin behind it. It is asked
+// for as a whole where what comes is kept.
+func (in *intake) passed() (spans []span) {
+	for _, w := range in.spans {
+		if w.file == in.file && w.offset < in.pos && in.spool != nil && !in.spool.full {
+			spans = append(spans, span{w.file, w.offset, min(w.end, in.pos)})
+		}
+	}
+	return spans
 }
 
 // drain takes the rest of the open request into the spool: all of it is wanted,
