@@ -8,35 +8,57 @@ func (d *decoder) tree(m []prob, n uint) uint32 {
 	return node - 1<<n
 }
 
-// mixed is where most of a device's time goes: what encoder.mixed calls is written
-// out here.
+// single reads n bits with one model. Most of a device's time goes here, and into
+// mixed: what the encoder's ones call is written out in both, and what the decoder
+// holds is in registers.
+func (d *decoder) single(m []short, n uint) uint32 {
+	m = m[:1<<n]
+	node, rng, code := uint32(1), d.rng, d.code
+	for range n {
+		p := m[node]
+		if bound := rng >> probBits * p.oneOf(); code < bound {
+			rng = bound
+			m[node], node = p.moved(4095), node<<1|1
+		} else {
+			rng, code = rng-bound, code-bound
+			m[node], node = p.moved(0), node<<1
+		}
+		if rng < top {
+			rng, code = d.widen(rng, code)
+		}
+	}
+	d.rng, d.code = rng, code
+	return node - 1<<n
+}
+
 func (d *decoder) mixed(m *mixing, a, b, c []short, w []weights, n uint) uint32 {
 	a, b, c, w = a[:1<<n], b[:1<<n], c[:1<<n], w[:1<<n]
-	node := uint32(1)
+	node, rng, code := uint32(1), d.rng, d.code
 	for range n {
 		pa, pb, pc, pw := a[node], b[node], c[node], &w[node]
 		x, y, z := int32(m.stretched[pa.odds()]), int32(m.stretched[pb.odds()]), int32(m.stretched[pc.odds()])
 		sum := (x*(pw[0]+firstWeight) + y*(pw[1]+firstWeight) + z*(pw[2]+firstWeight)) >> 16
 		p := int32(m.squashed[max(-2048, min(2047, sum))+2048])
 
-		bound := d.rng >> probBits * (uint32(p)<<3 | 4)
+		bound := rng >> probBits * (uint32(p)<<3 | 4)
 		ones, miss := int32(4095), (4096-p)*learnRate
-		if d.code < bound {
-			d.rng = bound
+		if code < bound {
+			rng = bound
 			node, a[node], b[node], c[node] = node<<1|1, pa.moved(ones), pb.moved(ones), pc.moved(ones)
 		} else {
-			d.code, d.rng = d.code-bound, d.rng-bound
+			rng, code = rng-bound, code-bound
 			miss -= 4096 * learnRate
 			node, a[node], b[node], c[node] = node<<1, pa.moved(0), pb.moved(0), pc.moved(0)
 		}
-		if d.rng < top {
-			d.more()
+		if rng < top {
+			rng, code = d.widen(rng, code)
 		}
 
 		pw[0] = bounded(pw[0] + (x*miss+1<<13)>>14)
 		pw[1] = bounded(pw[1] + (y*miss+1<<13)>>14)
 		pw[2] = bounded(pw[2] + (z*miss+1<<13)>>14)
 	}
+	d.rng, d.code = rng, code
 	return node - 1<<n
 }
 
@@ -82,18 +104,31 @@ func (d *decoder) token(m *model, at int64) (gap int64, diff uint32) {
 	if ok {
 		gap, diff = int64(x>>9), uint32(x&511)
 	} else {
-		a, b, c := t.gapRows(at)
-		g := d.mixed(m.mixing, a, b, c, t.gapW[:], 6)
-		gap = int64(g)
-		if g >= 32 {
-			gap = int64(d.mantissa(&t.gapUpper[g], uint(g-32)+5))
+		gap = d.gap(m, at)
+		if m.quick {
+			diff = d.single(t.diffRow(gap), 9)
+		} else {
+			a, b, c := t.diffRows(gap, at+gap)
+			diff = d.mixed(m.mixing, a, b, c, t.diffW[:], 9)
 		}
-		a, b, c = t.diffRows(gap, at+gap)
-		diff = d.mixed(m.mixing, a, b, c, t.diffW[:], 9)
 		x = makeToken(gap, diff)
 	}
 	t.learn(long, short, x)
 	return gap, diff
+}
+
+func (d *decoder) gap(m *model, at int64) int64 {
+	t, g := &m.tokens, uint32(0)
+	if m.quick {
+		g = d.single(t.gapRow(), 6)
+	} else {
+		a, b, c := t.gapRows(at)
+		g = d.mixed(m.mixing, a, b, c, t.gapW[:], 6)
+	}
+	if g >= 32 {
+		return int64(d.mantissa(&t.gapUpper[g], uint(g-32)+5))
+	}
+	return int64(g)
 }
 
 func (d *decoder) guessed(t *tokenModel, long, short *guess) (token, bool) {

@@ -15,7 +15,7 @@
 //
 // # Format, version 1
 //
-// A byte 1, then one stream of an adaptive binary range coder (that of LZMA)
+// A byte 1, or 2 for a quick group, then one stream of an adaptive binary range coder (that of LZMA)
 // until the end of the group; so there are no blocks and no lengths in bytes, and
 // all patches of the group share what the models have learned:
 //
@@ -34,7 +34,9 @@
 // that followed the same three tokens before, then the same one; what was not
 // guessed is coded with three models that are mixed as PAQ does it, and so are
 // single inserted bytes; those of a patch whose inserts are nearly chance are coded
-// by how often each byte was there, told anew every 512 bytes.
+// by how often each byte was there, told anew every 512 bytes. In a quick group one
+// model stands for the three: of a gap by the two gaps before, of a difference by
+// the gap, of a byte by the one before it.
 //
 // Nothing in the stream depends on the content of old blobs. So a patch can be
 // skipped without its old blob, and a wrong one does no harm to the patches behind it.
@@ -51,8 +53,11 @@ import (
 	"io"
 )
 
-// version is the first byte of a group.
-const version = 1
+// The first byte of a group says how it is coded.
+const (
+	mixedGroup = 1
+	quickGroup = 2
+)
 
 // ErrDamaged is wrapped by the errors of a Reader whose group is not one, or is
 // cut short.

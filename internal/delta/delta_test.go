@@ -61,9 +61,14 @@ func pairs(seed uint64, n, size int) []pair {
 	return list
 }
 
-func write(t testing.TB, list []pair) []byte {
+// makers are the kinds of groups.
+var makers = []func(io.Writer) *delta.Writer{delta.NewWriter, delta.NewQuickWriter}
+
+func write(t testing.TB, list []pair) []byte { return writeBy(t, delta.NewWriter, list) }
+
+func writeBy(t testing.TB, maker func(io.Writer) *delta.Writer, list []pair) []byte {
 	var group bytes.Buffer
-	w := delta.NewWriter(&group)
+	w := maker(&group)
 	for _, x := range list {
 		p, err := delta.Find(context.Background(), bytes.NewReader(x.old), bytes.NewReader(x.new))
 		require.NoError(t, err)
@@ -97,7 +102,9 @@ func ends(t testing.TB, r *delta.Reader) {
 func TestRandom(t *testing.T) {
 	for seed := range uint64(25) {
 		list := pairs(seed, 1+int(seed)%5, 100_000)
-		r, err := delta.NewReader(iotest.HalfReader(bytes.NewReader(write(t, list))))
+		group := writeBy(t, makers[seed%2], list)
+		require.Equal(t, byte(1+seed%2), group[0], "what it says of how it is coded")
+		r, err := delta.NewReader(iotest.HalfReader(bytes.NewReader(group)))
 		require.NoError(t, err)
 		for i, x := range list {
 			b, err := r.Next(bytes.NewReader(x.old), int64(len(x.old)), int64(len(x.new)))
@@ -250,8 +257,14 @@ func TestBlobBeforeIsClosed(t *testing.T) {
 }
 
 func TestDamaged(t *testing.T) {
+	for _, maker := range makers {
+		testDamaged(t, maker)
+	}
+}
+
+func testDamaged(t *testing.T, maker func(io.Writer) *delta.Writer) {
 	list := pairs(6, 3, 6_000)
-	group := write(t, list)
+	group := writeBy(t, maker, list)
 	read := func(group []byte) error {
 		r, err := delta.NewReader(bytes.NewReader(group))
 		for i := 0; err == nil && i < len(list); i++ {
@@ -281,26 +294,49 @@ func TestDamaged(t *testing.T) {
 	}
 	_, err := delta.NewReader(iotest.ErrReader(errBroken))
 	require.ErrorIs(t, err, errBroken)
-	_, err = delta.NewReader(bytes.NewReader(append([]byte{2}, group[1:]...)))
+	_, err = delta.NewReader(bytes.NewReader(append([]byte{3}, group[1:]...)))
 	require.ErrorIs(t, err, delta.ErrDamaged)
 }
 
-// TestGolden reads a group of version 1 as it was written first.
+// TestGolden reads a group of each kind as it was written first.
 func TestGolden(t *testing.T) {
 	list := pairs(7, 6, 30_000)
-	const name = "testdata/group.1"
-	if os.Getenv("PAWL_WRITE_GOLDEN") != "" {
-		require.NoError(t, os.WriteFile(name, write(t, list), 0o644))
-	}
-	group, err := os.ReadFile(name)
-	require.NoError(t, err)
-	r := open(t, group)
-	for _, x := range list {
-		got, err := next(r, x)
+	for i, maker := range makers {
+		name := fmt.Sprintf("testdata/group.%d", i+1)
+		if os.Getenv("PAWL_WRITE_GOLDEN") == name {
+			require.NoError(t, os.WriteFile(name, writeBy(t, maker, list), 0o644))
+		}
+		group, err := os.ReadFile(name)
 		require.NoError(t, err)
-		require.Equal(t, sha256.Sum256(x.new), sha256.Sum256(got))
+		r := open(t, group)
+		for _, x := range list {
+			got, err := next(r, x)
+			require.NoError(t, err)
+			require.Equal(t, sha256.Sum256(x.new), sha256.Sum256(got))
+		}
+		ends(t, r)
 	}
-	ends(t, r)
+}
+
+// TestSlack: as many bytes as the decisions are worth that a quick group spares,
+// and no more than a sixteenth.
+func TestSlack(t *testing.T) {
+	slack := func(maker func(io.Writer) *delta.Writer, new string) (int64, int64) {
+		w := maker(io.Discard)
+		p, err := delta.Find(context.Background(), strings.NewReader(""), strings.NewReader(new))
+		require.NoError(t, err)
+		require.NoError(t, w.Add(p))
+		require.NoError(t, w.Close())
+		return w.Slack(), w.Len()
+	}
+	n, size := slack(delta.NewWriter, "a b c d e f g h i j k l m n o p q")
+	require.Equal(t, size/16, n, "of %d", size)
+	chance := make([]byte, 200_000)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(chance)
+	n, _ = slack(delta.NewWriter, string(chance))
+	require.Zero(t, n, "they are as they are in either")
+	n, _ = slack(delta.NewQuickWriter, "a b c d e f g h i j k l m n o p q")
+	require.Zero(t, n)
 }
 
 func TestFindIsEndedByItsContext(t *testing.T) {
@@ -329,7 +365,9 @@ func TestSize(t *testing.T) {
 // more than was asked for.
 func FuzzReader(f *testing.F) {
 	list := pairs(9, 3, 2_000)
-	f.Add(write(f, list), list[0].old, uint16(len(list[0].new)))
+	for _, maker := range makers {
+		f.Add(writeBy(f, maker, list), list[0].old, uint16(len(list[0].new)))
+	}
 	f.Add([]byte{1, 255, 255, 255, 255, 0}, []byte("old"), uint16(100))
 	f.Fuzz(func(t *testing.T, group, old []byte, size uint16) {
 		r, err := delta.NewReader(bytes.NewReader(group))
@@ -358,12 +396,14 @@ func FuzzPatch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, old, new []byte) {
 		list := []pair{{old, new}, {new, old}, {nil, new}}
-		r := open(t, write(t, list))
-		for _, x := range list {
-			got, err := next(r, x)
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(x.new, got))
+		for _, maker := range makers {
+			r := open(t, writeBy(t, maker, list))
+			for _, x := range list {
+				got, err := next(r, x)
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(x.new, got))
+			}
+			ends(t, r)
 		}
-		ends(t, r)
 	})
 }

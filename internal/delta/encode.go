@@ -12,7 +12,19 @@ func (e *encoder) tree(m []prob, v uint32, n uint) {
 	}
 }
 
+// single writes the lower n bits of v with one model.
+func (e *encoder) single(m []short, v uint32, n uint) {
+	node := uint32(1)
+	for i := int(n) - 1; i >= 0; i-- {
+		bit := v >> i & 1
+		e.decide(m[node].oneOf(), bit)
+		m[node] = m[node].moved(int32(4095 & -bit))
+		node = node<<1 | bit
+	}
+}
+
 func (e *encoder) mixed(m *mixing, a, b, c []short, w []weights, v uint32, n uint) {
+	e.dear += int64(n)
 	node := uint32(1)
 	for i := int(n) - 1; i >= 0; i-- {
 		bit := v >> i & 1
@@ -66,16 +78,28 @@ func (e *encoder) token(m *model, gap int64, diff uint32, at int64) {
 	x := makeToken(gap, diff)
 	long, short := t.guesses()
 	if !e.guessed(t, long, short, x) {
-		a, b, c := t.gapRows(at)
-		g := gapSymbol(gap)
-		e.mixed(m.mixing, a, b, c, t.gapW[:], g, 6)
-		if g >= 32 {
-			e.mantissa(&t.gapUpper[g], uint64(gap), uint(g-32)+5)
+		e.gap(m, gap, at)
+		if m.quick {
+			e.single(t.diffRow(gap), diff, 9)
+		} else {
+			a, b, c := t.diffRows(gap, at+gap)
+			e.mixed(m.mixing, a, b, c, t.diffW[:], diff, 9)
 		}
-		a, b, c = t.diffRows(gap, at+gap)
-		e.mixed(m.mixing, a, b, c, t.diffW[:], diff, 9)
 	}
 	t.learn(long, short, x)
+}
+
+func (e *encoder) gap(m *model, gap, at int64) {
+	t, g := &m.tokens, gapSymbol(gap)
+	if m.quick {
+		e.single(t.gapRow(), g, 6)
+	} else {
+		a, b, c := t.gapRows(at)
+		e.mixed(m.mixing, a, b, c, t.gapW[:], g, 6)
+	}
+	if g >= 32 {
+		e.mantissa(&t.gapUpper[g], uint64(gap), uint(g-32)+5)
+	}
 }
 
 func (e *encoder) guessed(t *tokenModel, long, short *guess, x token) bool {

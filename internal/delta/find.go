@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ type op struct {
 type Patch struct {
 	old, new Input
 	ops      []op
+	compared int // parts of the new blob that were looked into
 }
 
 // windows say what is looked at together: so much of the new blob, and so much
@@ -43,7 +45,8 @@ func Memory(oldSize, newSize int64) int64 {
 // program, on all cores there are. It may be called from many goroutines, and
 // takes memory as Memory says. Of blobs that are longer than 64 MiB each such
 // part is compared with 96 MiB of the old one around the same place: what moved
-// further is not found. ctx ends it early. Equal inputs give equal patches.
+// further is not found. A part that goes on where the copy before it ended, without a difference,
+// is not looked into: of a long blob with few changes the rest costs little. ctx ends it early. Equal inputs give equal patches.
 func Find(ctx context.Context, old, new Input) (*Patch, error) {
 	return find(ctx, old, new, usual())
 }
@@ -78,6 +81,11 @@ func (p *Patch) find(ctx context.Context, w windows, from, to int64) error {
 	if err != nil {
 		return err
 	}
+	if at := p.end() - first; at >= 0 && at < int64(len(old)) && bytes.HasPrefix(old[at:], data) {
+		p.add(op{from: at + first, copy: int64(len(data))})
+		return nil
+	}
+	p.compared++
 	for _, ops := range compare(ctx, old, data, int(from-first), int(w.segment)) {
 		for _, o := range ops {
 			o.from += first
@@ -85,6 +93,18 @@ func (p *Patch) find(ctx context.Context, w windows, from, to int64) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// end returns where in the old blob the copy that is open ends, or -1.
+func (p *Patch) end() int64 {
+	if len(p.ops) == 0 {
+		return 0
+	}
+	last := p.ops[len(p.ops)-1]
+	if last.insert > 0 {
+		return -1
+	}
+	return last.from + last.copy
 }
 
 // compare matches new with old, which are guessed to lie shift bytes apart, in

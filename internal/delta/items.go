@@ -196,9 +196,12 @@ func (s *inserter) raw(n int) int {
 func (s *inserter) literal() int {
 	s.kind(itemByte)
 	t, v := &s.m.items, uint32(s.buf[s.pos])
-	if s.plain {
+	switch {
+	case s.plain:
 		s.e.plain(&t.plain, byte(v))
-	} else {
+	case s.m.quick:
+		s.e.single(t.byteA[s.at(1)][:], v, 8)
+	default:
 		a, b, c, w := t.byteRows(s.at(1), s.at(2), s.at(t.reps[0]))
 		s.e.mixed(s.m.mixing, a, b, c, w[:], v, 8)
 	}

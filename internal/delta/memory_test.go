@@ -106,6 +106,8 @@ func TestWindows(t *testing.T) {
 	w := windows{new: 50_000, old: 80_000, segment: 20_000}
 	p, err := find(context.Background(), bytes.NewReader(old), bytes.NewReader(new), w)
 	require.NoError(t, err)
+	require.Equal(t, []op{{0, 100_000, 0}, {101_000, 199_000, 8}}, p.ops)
+	require.Equal(t, 2, p.compared, "of six: the one in which something moves, and the one with the end")
 	n, err := p.Size()
 	require.NoError(t, err)
 	require.Less(t, n, int64(100))
@@ -191,7 +193,7 @@ func TestHostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var group bytes.Buffer
-			e, m := newEncoder(&group), newModel()
+			e, m := newEncoder(&group, mixedGroup), newModel(false)
 			head(e, m, x.old, 10)
 			x.write(e, m)
 			require.NoError(t, e.close())

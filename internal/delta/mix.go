@@ -50,12 +50,15 @@ type short uint16
 // odds is where a probability's logarithm of odds stands in a table.
 func (b short) odds() uint32 { return uint32(b^0x8000) >> 4 & 4095 }
 
+// oneOf returns the probability of a one in 1/32768, never none nor all.
+func (b short) oneOf() uint32 { return b.odds()<<3 | 4 }
+
 // moved returns b after a decision: moved by less and less, down to 1/32. ones
 // is 4095 for a one.
 func (b short) moved(ones int32) short {
 	n := int32(b) & 15
 	p := int32(b^0x8000) >> 4
-	p += (ones - p) >> uint(bits.Len8(uint8(n+1)))
+	p += (ones - p) >> (uint(bits.Len8(uint8(n+1))) & 31)
 	return short(p<<4|(n+(30-n)>>4)) ^ 0x8000
 }
 

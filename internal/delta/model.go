@@ -3,9 +3,11 @@ package delta
 import "math/bits"
 
 // model is all that is expected of what comes next in a group: writer and
-// reader keep equal ones. It is about 3.5 MiB, whatever goes through.
+// reader keep equal ones. It is about 3.5 MiB, whatever goes through; of a quick
+// group 1.2 MiB are used.
 type model struct {
 	*mixing
+	quick bool
 
 	more    prob // is there another patch
 	oldSize number
@@ -17,8 +19,11 @@ type model struct {
 	items   itemModel
 }
 
-func newModel() *model {
-	m := &model{mixing: newMixing()}
+func newModel(quick bool) *model {
+	m := &model{quick: quick}
+	if !quick {
+		m.mixing = newMixing()
+	}
 	m.tokens.init()
 	m.items.init()
 	return m
@@ -136,6 +141,15 @@ func (t *tokenModel) gapRows(at int64) (a, b, c []short) {
 	row := int(g1<<6|g2) * 64
 	return t.gapA[g1][:], t.gapB[row : row+64], t.gapC[at&3][t.last[0]&511][:]
 }
+
+// gapRow and diffRow are the contexts in a quick group: of the three the one
+// that says most by itself.
+func (t *tokenModel) gapRow() []short {
+	row := int(gapSymbol(int64(t.last[0]>>9))<<6|gapSymbol(int64(t.last[1]>>9))) * 64
+	return t.gapB[row : row+64]
+}
+
+func (t *tokenModel) diffRow(gap int64) []short { return t.diffA[gapSymbol(gap)][:] }
 
 func (t *tokenModel) diffRows(gap int64, at int64) (a, b, c []short) {
 	g, d1, d2 := gapSymbol(gap), t.last[0]&511, t.last[1]&511

@@ -49,11 +49,12 @@ type encoder struct {
 	pending int64 // bytes that a carry can still change, after the first one
 	begun   bool
 	n       int64 // bytes handed on, with those in buf
+	dear    int64 // decisions of three models
 	err     error
 }
 
-func newEncoder(w io.Writer) *encoder {
-	return &encoder{w: w, rng: 0xffffffff, buf: append(make([]byte, 0, 64<<10), version), n: 1}
+func newEncoder(w io.Writer, kind byte) *encoder {
+	return &encoder{w: w, rng: 0xffffffff, buf: append(make([]byte, 0, 64<<10), kind), n: 1}
 }
 
 // decide writes one decision that is a one with p in 1/32768.
@@ -132,12 +133,13 @@ type decoder struct {
 	at   int
 	code uint32
 	rng  uint32
+	kind byte // the first byte of the group
 	err  error
 }
 
 func newDecoder(r io.Reader) *decoder {
 	d := &decoder{r: r, rng: 0xffffffff, buf: make([]byte, 0, 32<<10)}
-	if d.next() != version {
+	if d.kind = d.next(); d.kind != mixedGroup && d.kind != quickGroup {
 		d.fail("its format is unknown")
 	}
 	for range 4 {
@@ -200,6 +202,14 @@ func (d *decoder) more() {
 		d.rng <<= 8
 		d.code = d.code<<8 | uint32(d.next())
 	}
+}
+
+// widen is more for who holds both in registers.
+func (d *decoder) widen(rng, code uint32) (uint32, uint32) {
+	for rng < top {
+		rng, code = rng<<8, code<<8|uint32(d.next())
+	}
+	return rng, code
 }
 
 func (d *decoder) bit(b *prob) uint32 {

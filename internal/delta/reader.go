@@ -21,7 +21,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	m := newModel()
+	m := newModel(d.kind == quickGroup)
 	return &Reader{d: d, m: m, items: restorer{d: d, m: m}}, nil
 }
 

@@ -87,6 +87,9 @@ func (s *restorer) literal() byte {
 	if s.plain {
 		return s.d.plain(&t.plain)
 	}
+	if s.m.quick {
+		return byte(s.d.single(t.byteA[s.back(1)][:], 8))
+	}
 	a, b, c, w := t.byteRows(s.back(1), s.back(2), s.back(t.reps[0]))
 	return byte(s.d.mixed(s.m.mixing, a, b, c, w[:], 8))
 }

@@ -17,10 +17,23 @@ type Writer struct {
 }
 
 // NewWriter returns a Writer of a group to w.
-func NewWriter(w io.Writer) *Writer {
-	e, m := newEncoder(w), newModel()
+func NewWriter(w io.Writer) *Writer { return newWriter(w, mixedGroup) }
+
+// NewQuickWriter returns a Writer of a quick group to w: one that a device reads
+// in less than half of the time, and that is a few per cent longer.
+func NewQuickWriter(w io.Writer) *Writer { return newWriter(w, quickGroup) }
+
+func newWriter(w io.Writer, kind byte) *Writer {
+	e, m := newEncoder(w, kind), newModel(kind == quickGroup)
 	return &Writer{e: e, m: m, s: newInserter(e, m)}
 }
+
+// Slack returns how many bytes longer the patches so far may be in a quick group
+// and be worth it: a bit for each decision of three models that a device is
+// spared, but not more than a sixteenth of what they take now. Such a decision takes 20 to
+// 30 ns of a processor of a server, of which one model's takes a third; in 20 ns a link
+// of 50 Mbit/s brings a bit. A device has a slower processor, and most have a slower link.
+func (w *Writer) Slack() int64 { return min(w.e.dear/8, w.Len()/16) }
 
 // Add appends a patch. After an error the Writer is of no more use.
 func (w *Writer) Add(p *Patch) error {
