@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,6 +54,40 @@ func init() {
 	os.Exit(0)
 }
 
+// published is what it took to publish a pair.
+type published struct {
+	Took  time.Duration
+	Usage usage
+}
+
+// keep returns the folder with what was published of a pair, which publish makes where it
+// is not there: in the folder that PAWL_PUBLISHED names, else for this run.
+func (m *published) keep(b *testing.B, p pair, what string, publish func(dir string)) string {
+	b.Helper()
+	dir := filepath.Join(cmp.Or(os.Getenv("PAWL_PUBLISHED"), built.dir), "published", filepath.Base(filepath.Dir(p.new)), what)
+	if data, err := os.ReadFile(dir + ".json"); err == nil {
+		require.NoError(b, json.Unmarshal(data, m))
+		return dir
+	}
+	require.NoError(b, os.RemoveAll(dir))
+	require.NoError(b, os.MkdirAll(dir, 0o755))
+	publish(dir)
+	data, err := json.Marshal(m)
+	require.NoError(b, err)
+	require.NoError(b, os.WriteFile(dir+".json", data, 0o644))
+	return dir
+}
+
+// freshDir returns a folder for a device that stays until all benchmarks have ended:
+// for minutes after many files were removed, ext4 makes new ones slowly, because it passes by the
+// inodes that were freed last.
+func freshDir(b *testing.B) string {
+	b.Helper()
+	dir, err := os.MkdirTemp(built.dir, "device-")
+	require.NoError(b, err)
+	return dir
+}
+
 // measured runs a command, which has to succeed.
 func measured(b *testing.B, r *run, cmd *exec.Cmd) {
 	b.Helper()
@@ -92,7 +127,7 @@ func linkRuns(b *testing.B, p pair, n int) []run {
 	b.ResetTimer()
 	runs := make([]run, n)
 	for i := range runs {
-		dir := b.TempDir()
+		dir := freshDir(b)
 		out, err := exec.Command("cp", "-a", p.old, dir+"/app").CombinedOutput()
 		require.NoError(b, err, "%s", out)
 		syscall.Sync()

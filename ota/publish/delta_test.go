@@ -248,6 +248,31 @@ func TestDeterministicDeltas(t *testing.T) {
 	}
 }
 
+// TestKindOfGroups: a group is a quick one where a device gains more by that than
+// the further bytes cost, and is short else.
+func TestKindOfGroups(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	old := []byte(noise(1, 400_000))
+	chance, row := bytes.Clone(old), bytes.Clone(old)
+	for i, d := 100, 0; i < len(old); i += 10 + 7*rnd.IntN(2) { // as in a program, of which a part moved
+		d = (5*d + 3) % 16
+		chance[i] += byte(1 + rnd.IntN(16))
+		row[i] += byte(1 + d) // the one before tells it, which a quick group does not look at
+	}
+	for kind, new := range map[byte][]byte{1: row, 2: chance} {
+		f := newFixture(t)
+		for _, data := range [][]byte{old, new} {
+			_, err := f.Release(t.Context(), spec("1", tree{"file": string(data)}.write(t)))
+			require.NoError(t, err)
+		}
+		l := f.newest(t)
+		d := l.locator.Deltas[0]
+		pack, err := os.ReadFile(f.disk.path(l.locator.Packs[d.Pack].Name))
+		require.NoError(t, err)
+		require.Equal(t, kind, pack[d.Start], "%d bytes", d.Groups)
+	}
+}
+
 // TestDamagedDeltaIsFound changes what a delta is stored as, byte by byte, in a
 // repository whose pack and locator say that this is what was signed.
 func TestDamagedDeltaIsFound(t *testing.T) {

@@ -99,13 +99,20 @@ func (w *groupMaker) make(g *group) error {
 		return err
 	}
 	defer out.Close()
+	quick, err := w.a.r.disk.scratch()
+	if err != nil {
+		return err
+	}
+	defer quick.Close()
 	inputs, err := w.collect(g, in)
 	if err != nil {
 		return err
 	}
-	if err := w.write(g, inputs, out); err != nil {
+	chosen, err := w.write(g, inputs, out, quick)
+	if err != nil {
 		return fmt.Errorf("component %q: cannot make a delta: %w", g.part.Name, err)
 	}
+	out = chosen
 	if err := g.try(inputs, io.NewSectionReader(out, 0, g.length)); err != nil {
 		return fmt.Errorf("component %q: a delta that does not make what it is for: %w", g.part.Name, err)
 	}
@@ -154,30 +161,61 @@ func (w *groupMaker) collect(g *group, in *os.File) ([]input, error) {
 	return list, nil
 }
 
-// write writes the patches of a group.
-func (w *groupMaker) write(g *group, inputs []input, out *os.File) error {
-	to := delta.NewWriter(out)
+// write writes the patches of a group to out, or to quick where a device gains more
+// by the quick one than the further bytes cost, and returns which of the two it is.
+func (w *groupMaker) write(g *group, inputs []input, out, quick *os.File) (*os.File, error) {
+	patches, err := w.find(g, inputs)
+	if err != nil {
+		return nil, err
+	}
+	short := delta.NewWriter(out)
+	if err := addAll(short, patches); err != nil {
+		return nil, err
+	}
+	g.length = short.Len()
+	if short.Slack() == 0 {
+		return out, nil
+	}
+	fast := delta.NewQuickWriter(quick)
+	if err := addAll(fast, patches); err != nil {
+		return nil, err
+	}
+	if fast.Len() > short.Len()+short.Slack() {
+		return out, nil
+	}
+	g.length = fast.Len()
+	return quick, nil
+}
+
+func addAll(to *delta.Writer, patches []*delta.Patch) error {
+	for _, p := range patches {
+		if err := to.Add(p); err != nil {
+			return errors.Join(err, to.Close())
+		}
+	}
+	return to.Close()
+}
+
+// find looks for what the blobs of a group have in common with the old ones.
+func (w *groupMaker) find(g *group, inputs []input) ([]*delta.Patch, error) {
+	patches := make([]*delta.Patch, len(inputs))
 	for i, in := range inputs {
 		old, cost := delta.Input(nil), in.new.Size()
 		if in.old != nil {
 			old, cost = in.old, cost+6*in.old.Size()
 		}
 		if err := w.memory.take(w.ctx, cost); err != nil {
-			return err
+			return nil, err
 		}
 		p, err := delta.Find(w.ctx, old, in.new)
 		w.memory.give(cost)
-		if err == nil {
-			err = to.Add(p)
-		}
 		if err != nil {
-			return errors.Join(err, to.Close())
+			return nil, err
 		}
+		patches[i] = p
 		w.tell(g, g.pairs[i].to.Size)
 	}
-	err := to.Close()
-	g.length = to.Len()
-	return err
+	return patches, nil
 }
 
 func (w *groupMaker) tell(g *group, n int64) {
