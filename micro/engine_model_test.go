@@ -453,7 +453,7 @@ func enumerateEngine(t *testing.T, sc engineScenario, total *engineTally) {
 	case long():
 		many = 41 * len(sc.parts) * len(sc.parts)
 	case testing.Short():
-		sc.every = max(sc.every, 17)
+		sc.every = max(sc.every, 41)
 	}
 	steps, clean := tryEngine(t, sc, w, nil, total)
 	for n := 1; n <= steps; n++ {

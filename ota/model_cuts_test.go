@@ -91,7 +91,7 @@ func TestModelDamage(t *testing.T) {
 				w := newWorld(t, sc)
 				last := try(t, sc, w, w.device, &total)
 				for n := 1; n <= last; n++ {
-					if full() || !testing.Short() && !sc.scripts && n%3 == i || !thin() && n%12 == i || n%48 == i {
+					if full() || !testing.Short() && !sc.scripts && n%6 == i || !thin() && n%12 == i || n%48 == i {
 						try(t, sc, w, w.device, &total, fault{n, otatest.PowerCut})
 					}
 				}
@@ -183,7 +183,7 @@ func paired(sc scenario, first fault, m, i int) bool {
 			return true
 		}
 	case len(sc.parts) == 1:
-		many = 17
+		many = 41
 	}
 	return (3*first.n+5*m+i+len(first.what))%many == 0
 }

@@ -170,7 +170,7 @@ func TestKill(t *testing.T) {
 	case os.Getenv("PAWL_CRASH") == "long":
 		every = 1
 	case testing.Short():
-		every = 18
+		every = 40
 	}
 	builds := []string{"two", "one", "two", "bad", "one"}
 	running, runs := "one", 1

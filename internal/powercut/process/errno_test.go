@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,7 +45,11 @@ func (s *stand) errors(t *testing.T) {
 		onThreads(t, func(t *testing.T, procs int) { newCampaign(t, s, allErrors(procs)).do(procs, prepare(everything())) })
 		return
 	}
-	newCampaign(t, s, someErrors).do(1, prepare([]string{"update"}))
+	c := newCampaign(t, s, someErrors)
+	if os.Geteuid() != 0 {
+		c.most = 20
+	}
+	c.do(1, prepare([]string{"update"}))
 }
 
 func allErrors(procs int) func(int, point) []fault {
@@ -72,8 +77,11 @@ func someErrors(n int, p point) []fault {
 // rollback or of a way back too.
 func (s *stand) twice(t *testing.T) {
 	runs := 60
-	if long() {
+	switch {
+	case long():
 		runs = 2000
+	case os.Geteuid() != 0:
+		runs = 12
 	}
 	c := newCampaign(t, s, nil)
 	random := rand.New(rand.NewPCG(1, 2))

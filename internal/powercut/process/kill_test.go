@@ -87,7 +87,7 @@ func (s *stand) kill(t *testing.T) {
 	if !long() {
 		c := newCampaign(t, s, kills(1))
 		if os.Geteuid() != 0 {
-			c.most = 200
+			c.most = 60
 		}
 		c.do(1, prepare(usual()))
 		return
