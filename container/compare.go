@@ -32,7 +32,11 @@ func (c *Compose) compareImage(ctx context.Context, ref string, config release.D
 		return err.Error(), nil
 	}
 	found, err := digests(r, info.Snapshots)
-	if closing := r.Close(); err == nil {
+	// Behind the archive's end there is padding, and behind that the end of the call. An
+	// engine with the containerd store holds on to the image for good, by a lease, where
+	// it is cut off before that: a repair could not bring it anew.
+	_, behind := io.Copy(io.Discard, r)
+	if closing := errors.Join(behind, r.Close()); err == nil {
 		err = closing
 	}
 	if ctx.Err() != nil {

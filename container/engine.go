@@ -183,7 +183,7 @@ func (e *dockerEngine) Boxes(ctx context.Context, label, value string) ([]box, e
 			return nil, err
 		}
 		if err != nil { // a store that is damaged: what the list says has to do
-			b = box{ID: c.ID, Labels: c.Labels, Image: c.ImageID, State: boxState(c.State), Broken: err.Error()}
+			b = box{ID: c.ID, Labels: c.Labels, Image: c.ImageID, State: stateOf(c.State), Broken: err.Error()}
 		}
 		all = append(all, b)
 	}
@@ -200,7 +200,7 @@ func (e *dockerEngine) Box(ctx context.Context, id string) (box, error) {
 	}
 	b := box{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Labels: c.Config.Labels, Image: c.Image,
-		State: boxState(c.State.Status), Exit: c.State.ExitCode, OOM: c.State.OOMKilled, Error: c.State.Error,
+		State: stateOf(c.State.Status), Exit: c.State.ExitCode, OOM: c.State.OOMKilled, Error: c.State.Error,
 		Restarts: c.RestartCount, Limits: limitsOf(c.HostConfig.Resources),
 		Restart: compose.Restart{
 			Policy: compose.RestartPolicy(cmp.Or(c.HostConfig.RestartPolicy.Name, "no")),

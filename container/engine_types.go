@@ -158,6 +158,14 @@ const (
 	exited     boxState = "exited"
 )
 
+// stateOf is the state that an engine has a word for.
+func stateOf(word string) boxState {
+	if word == "stopped" { // Podman's, until it has cleaned up
+		return exited
+	}
+	return boxState(word)
+}
+
 // up reports whether a process of the container runs, or will again without
 // anybody's help.
 func (b box) up() bool { return b.State == running || b.State == restarting || b.State == paused }

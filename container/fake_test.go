@@ -88,6 +88,7 @@ type fake struct {
 	// behave, if set, says how a container is once it was started.
 	behave func(boxSpec) (boxState, string, int)
 	loads  []int  // layers in each archive
+	cutOff int    // archives that were not read to their end
 	watch  func() // is called after every call
 }
 
@@ -344,7 +345,7 @@ func (f *fake) Save(ctx context.Context, ref string) (r io.ReadCloser, err error
 			_, _ = w.Write(data)
 		}
 		_ = w.Close()
-		r = io.NopCloser(&b)
+		r = &saved{Reader: io.MultiReader(&b, bytes.NewReader(make([]byte, 8192))), f: f}
 		return nil
 	})
 	return r, err

@@ -90,7 +90,11 @@ func TestDiskOfAnEngine(t *testing.T) {
 	}
 	dir, fs := t.TempDir(), block.Ext4()
 	fs.Size = 192 << 20
-	e := dockerd.At(t, filepath.Join(dir, "engine"))
+	at := dockerd.At
+	if engineKind == "podman" {
+		at = func(t testing.TB, root string, _ ...string) *dockerd.Engine { return dockerd.PodmanAt(t, root) }
+	}
+	e := at(t, filepath.Join(dir, "engine"))
 	log := recordUpdate(t, fs, dir, e)
 	t.Log(log)
 	all, found := block.States(log, block.Choice{Seed: 1, Sector: fs.Sector, All: 4, Most: 4000})
@@ -154,6 +158,9 @@ func lookAtDisk(t *testing.T, dir string, e *dockerd.Engine) (string, error) {
 	defer func() { _ = u.Close() }()
 	if _, err := u.Resume(t.Context()); err != nil {
 		return "no settling", err
+	}
+	if err := r.b.Settle(t.Context()); err != nil {
+		t.Log("settling:", err) // Repair has a try
 	}
 	says, mended := r.version(8*time.Second), ""
 	if says == "" {

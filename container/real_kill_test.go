@@ -94,6 +94,7 @@ func (r *killRig) reopen() {
 	l := r.b.engine.(*limited)
 	r.k = &killer{engine: l.e, kill: r.e.Kill}
 	l.e = r.k
+	l.opts.EngineWait = time.Second // what was killed comes back when this test says so
 }
 
 // onlyRuns checks that the engine runs exactly the app, and has nothing else of

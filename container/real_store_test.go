@@ -126,9 +126,6 @@ func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
 				r.e.Kill()
 				return r.e.Launch()
 			}
-			if engineKind == "containerd" { // it can keep a blob that was cut short for good
-				r.b.opts.Wipe = r.wipe
-			}
 			left, err := r.b.Repair(ctx, a.c, a.blobs)
 			require.NoError(t, err)
 			require.Empty(t, left)
@@ -137,18 +134,6 @@ func storeOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	}
 	r.boot()
 	r.serves("version 1")
-}
-
-// wipe empties the engine's store but for its volumes.
-func (r *realRig) wipe(context.Context) error {
-	r.e.Kill()
-	all, err := filepath.Glob(filepath.Join(r.e.DataRoot(), "*"))
-	for _, path := range all {
-		if filepath.Base(path) != "volumes" {
-			err = errors.Join(err, os.RemoveAll(path))
-		}
-	}
-	return errors.Join(err, r.e.Launch())
 }
 
 // smallApp is version n of an app of one container without a network, which

@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,4 +48,38 @@ func TestSpoiledFiles(t *testing.T) {
 		require.Empty(t, left)
 		r.expect(a)
 	}
+}
+
+// TestReadsToTheEnd has Verify read what an engine gives out to its very end: one
+// with the containerd store never lets go of an image whose reader went before.
+func TestReadsToTheEnd(t *testing.T) {
+	for _, snapshots := range []bool{false, true} {
+		r, a := newRig(t, snapshots), newApp(t, 0)
+		r.install("one", a)
+		found, err := r.b.Verify(t.Context(), a.c, a.blobs)
+		require.NoError(t, err)
+		require.Empty(t, found)
+		require.Zero(t, r.cutOff)
+	}
+}
+
+// saved is an archive that the fake gives out.
+type saved struct {
+	io.Reader
+	f     *fake
+	ended bool
+}
+
+func (s *saved) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	s.ended = s.ended || err == io.EOF
+	return n, err
+}
+
+func (s *saved) Close() error {
+	if s.f.mu.Lock(); !s.ended {
+		s.f.cutOff++
+	}
+	s.f.mu.Unlock()
+	return nil
 }

@@ -34,7 +34,7 @@ var podman = kind{
 	command: func(e *Engine) []string {
 		return []string{
 			"env", "CONTAINERS_REGISTRIES_CONF=" + filepath.Join(e.dir, "registries.conf"), "podman", "--root", e.DataRoot(), "--runroot", filepath.Join(e.run, "exec"), "--cgroup-manager", "cgroupfs",
-			"--network-config-dir", filepath.Join(e.dir, "networks"), "--storage-driver", "overlay", "system", "service", "--time", "0", e.Host(),
+			"--network-config-dir", e.DataRoot() + "-networks", "--storage-driver", "overlay", "system", "service", "--time", "0", e.Host(),
 		}
 	},
 	group: "libpod_parent",
@@ -54,13 +54,20 @@ func Snapshots(t testing.TB) *Engine {
 // Podman starts Podman's service, which speaks Docker's language too.
 func Podman(t testing.TB) *Engine {
 	t.Helper()
+	e := PodmanAt(t, "")
+	e.Restart()
+	return e
+}
+
+// PodmanAt is At for Podman.
+func PodmanAt(t testing.TB, root string) *Engine {
+	t.Helper()
 	testneeds.Program(t, "podman")
-	e := At(t, "")
+	e := At(t, root)
 	e.kind = podman
 	conf := "[[registry]]\nlocation = \"" + registryAddr + "\"\ninsecure = true\n"
 	if err := os.WriteFile(filepath.Join(e.dir, "registries.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.Restart()
 	return e
 }
