@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ type link struct {
 	wire sync.RWMutex
 
 	mu      sync.Mutex
-	conns   map[*conn]bool
+	conns   []*conn // of this agent, closed ones too
 	repo    string
 	sent    map[string][]uint8 // of each file of content: how often each byte was sent
 	asked   []string           // names of files, in the order of the requests
@@ -48,7 +49,8 @@ type link struct {
 type conn struct {
 	net.Conn
 	gentle bool
-	unread int64 // bytes that were written, at most, since it was looked how many are on the way
+	over   atomic.Bool // this end is done with it
+	unread int64       // bytes that were written, at most, since it was looked how many are on the way
 }
 
 // onTheWay returns how many bytes the other end has not read yet: those that
@@ -130,7 +132,7 @@ func (r *reply) isContent() bool { return strings.HasPrefix(r.name, "content/") 
 
 // newLink serves a repository that may change.
 func newLink(t testing.TB, repo string) *link {
-	l := &link{repo: repo, sent: map[string][]uint8{}, conns: map[*conn]bool{}}
+	l := &link{repo: repo, sent: map[string][]uint8{}}
 	server := httptest.NewServer(l)
 	l.url = server.URL
 	t.Cleanup(server.Close)
@@ -143,6 +145,18 @@ func (l *link) serves(repo string) {
 	defer l.mu.Unlock()
 	l.repo, l.fault = repo, nil
 	l.forgetLocked()
+}
+
+// image is how often each byte of content was sent so far.
+func (l *link) image() map[string][]uint8 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns = nil
+	all := map[string][]uint8{}
+	for name, file := range l.sent {
+		all[name] = slices.Clone(file)
+	}
+	return all
 }
 
 // forget begins to count anew.
@@ -202,8 +216,8 @@ func (l *link) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.body = r.body[:min(len(r.body), max(0, r.cut-head.Len()))]
 	}
 	c := &conn{Conn: raw, gentle: l.gentle}
-	l.keep(c, true)
-	defer l.keep(c, false)
+	l.keep(c)
+	defer c.over.Store(true)
 	if _, err := c.Write(head.Bytes()); err != nil || !l.send(c, r) {
 		return
 	}
@@ -212,20 +226,19 @@ func (l *link) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// keep notes whether a connection is open.
-func (l *link) keep(c *conn, open bool) {
+// keep notes a connection. What is on the way by one that this end has closed can
+// still be read.
+func (l *link) keep(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conns[c] = open; !open {
-		delete(l.conns, c)
-	}
+	l.conns = append(l.conns, c)
 }
 
-// each calls do for every open connection.
+// each calls do for every connection that there was.
 func (l *link) each(do func(*conn)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for c := range l.conns {
+	for _, c := range l.conns {
 		do(c)
 	}
 }

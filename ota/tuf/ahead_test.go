@@ -324,3 +324,35 @@ func TestAheadOfNewKeys(t *testing.T) {
 	seq, _ := found(t, o)
 	require.EqualValues(t, 2, seq)
 }
+
+// TestEarlyLocator: the locator that came with the release is for whoever asks for
+// it first, and for nothing else.
+func TestEarlyLocator(t *testing.T) {
+	m := newMaker(t)
+	m.add(newRelease(1))
+	m.add(newRelease(2))
+	m.publish()
+	var locators atomic.Int64
+	good := http.FileServer(http.Dir(m.dir))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/targets/locators/") {
+			locators.Add(1)
+		}
+		good.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	src := source(t, m.options(s.URL))
+	newest, err := src.Latest(t.Context(), device)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, locators.Load())
+	old, err := src.Release(t.Context(), device, 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, old.Seq)
+	newest, err = src.Latest(t.Context(), device)
+	require.NoError(t, err)
+	for i := range 3 {
+		_, err = src.Locator(t.Context(), newest)
+		require.NoError(t, err)
+		require.EqualValues(t, max(2, i+2), locators.Load())
+	}
+}
