@@ -2,11 +2,14 @@ package e2e
 
 import (
 	"cmp"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,12 +28,14 @@ const pairsFolder = "PAWL_PAIRS"
 // them fetch from the same kind of plain file server on loopback, over HTTP,
 // listings and metadata counted in, and end synced and switched.
 //
-// What they write is compared with hard links and the changed files alone. The
+// What was published is kept for the next run in the folder that PAWL_PUBLISHED
+// names, where there is one; `-bench Pairs/t2` runs one pair, and -benchtime 3x gives
+// medians of three. What they write is compared with hard links and the changed files alone. The
 // disk's own counter says something on a quiet machine only.
 func BenchmarkPairs(b *testing.B) {
 	for _, path := range pairsOf(b) {
 		b.Run(filepath.Base(filepath.Dir(path)), func(b *testing.B) {
-			p := pairAt(b, path)
+			p := pair{resolve(b, filepath.Join(filepath.Dir(path), "old")), resolve(b, path)}
 			b.Run("pawl", func(b *testing.B) { report(b, p, pawlRuns(b, p, b.N, quick)) })
 			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N, quick)) })
 			b.Run("whole", func(b *testing.B) { report(b, p, wholeRuns(b, p, b.N, quick)) })
@@ -63,12 +68,7 @@ func resolve(b *testing.B, path string) string {
 }
 
 // pair is two versions of one tree.
-type pair struct{ name, old, new string }
-
-func pairAt(b *testing.B, path string) pair {
-	dir := filepath.Dir(path)
-	return pair{filepath.Base(dir), resolve(b, filepath.Join(dir, "old")), resolve(b, path)}
-}
+type pair struct{ old, new string }
 
 // run is one update.
 type run struct {
@@ -125,3 +125,128 @@ func changedBytes(b *testing.B, p pair) (n int64) {
 }
 
 func sameFile(a, b string) bool { return exec.Command("cmp", "-s", a, b).Run() == nil }
+
+func pawlRuns(b *testing.B, p pair, n int, by line) []run {
+	var made published
+	dir := made.keep(b, p, "pawl", func(dir string) {
+		m := &maker{t: b, dir: dir, repo: filepath.Join(dir, "repo"), keys: filepath.Join(dir, "keys")}
+		m.publisher("init", "-repo", m.repo, "-keys", m.keys, "-product", "camera")
+		m.release("1.0.0", p.old)
+		cloneTree(b, m.repo, filepath.Join(dir, "first"))
+		var by run
+		measured(b, &by, m.publish(b, "1.1.0", p.new))
+		made = published{by.took, by.usage}
+	})
+	m := &maker{t: b, repo: filepath.Join(b.TempDir(), "repo")}
+	require.NoError(b, os.Symlink(filepath.Join(dir, "first"), m.repo))
+	m.serve()
+	slow := by(m)
+	devices := make([]*device, n)
+	for i := range devices {
+		devices[i] = newDevice(b, m, freshDir(b))
+		devices[i].config["trial"] = map[string]any{"soak": "0s", "interval": "20ms", "timeout": "2s", "deadline": "3s"}
+		devices[i].save()
+		devices[i].must(0, "update")
+	}
+	require.NoError(b, os.Remove(m.repo))
+	require.NoError(b, os.Symlink(filepath.Join(dir, "repo"), m.repo))
+	slow(true)
+	b.ResetTimer()
+	runs := make([]run, n)
+	for i, d := range devices {
+		syscall.Sync()
+		m.sent.Store(0)
+		m.requests.Store(0)
+		measured(b, &runs[i], d.command(b.Context(), "update"))
+		runs[i].fetched, runs[i].requests = m.sent.Load(), m.requests.Load()
+		runs[i].published, runs[i].publisher = made.Took, made.Usage
+		slow(false)
+		d.holds(p.new)
+		slow(true)
+	}
+	return runs
+}
+
+// ostreeRuns fetches the static delta (one file, with bsdiff for every size),
+// applies it, checks out by hard links, syncs and switches.
+func ostreeRuns(b *testing.B, p pair, n int, by line) []run {
+	tree := func(args ...string) string {
+		b.Helper()
+		out, err := exec.Command("ostree", args...).CombinedOutput()
+		require.NoError(b, err, "ostree %v: %s", args, out)
+		return strings.TrimSpace(string(out))
+	}
+	var made published
+	m := &maker{t: b}
+	m.repo = made.keep(b, p, "ostree", func(dir string) {
+		tree("--repo="+dir, "init", "--mode=archive")
+		tree("--repo="+dir, "commit", "--branch=app", "--tree=dir="+p.old)
+		begin := time.Now()
+		tree("--repo="+dir, "commit", "--branch=app", "--tree=dir="+p.new)
+		tree("--repo="+dir, "static-delta", "generate", "--inline", "--min-fallback-size=0", "--max-bsdiff-size=1000", "--filename="+dir+"/delta", "app")
+		made.Took = time.Since(begin)
+	})
+	old, head := tree("--repo="+m.repo, "rev-parse", "app^"), tree("--repo="+m.repo, "rev-parse", "app")
+	m.serve()
+	slow := by(m)
+	dirs := make([]string, n)
+	for i := range dirs {
+		dirs[i] = freshDir(b)
+		tree("--repo="+dirs[i]+"/repo", "init", "--mode=bare")
+		tree("--repo="+dirs[i]+"/repo", "pull-local", m.repo, old)
+		tree("--repo="+dirs[i]+"/repo", "checkout", "-H", old, dirs[i]+"/app")
+	}
+	slow(true)
+	b.ResetTimer()
+	runs := make([]run, n)
+	for i, dir := range dirs {
+		syscall.Sync()
+		m.sent.Store(0)
+		m.requests.Store(0)
+		measured(b, &runs[i], exec.Command("sh", "-ec", fmt.Sprintf(`cd %q
+curl -sf %s/delta -o delta
+ostree --repo=repo static-delta apply-offline delta
+rm delta
+ostree --repo=repo checkout -H %s next
+sync -f .
+mv app before
+mv next app
+sync -f .`, dir, m.url, head)))
+		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), made.Took
+		requireSame(b, pictureOf(b, p.new), pictureOf(b, dir+"/app"))
+	}
+	return runs
+}
+
+// wholeRuns is the floor: everything in one file, fetched, unpacked, synced and
+// switched.
+func wholeRuns(b *testing.B, p pair, n int, by line) []run {
+	var made published
+	m := &maker{t: b}
+	m.repo = made.keep(b, p, "whole", func(dir string) {
+		begin := time.Now()
+		out, err := exec.Command("sh", "-ec", fmt.Sprintf("tar -C %q -c . | zstd -q -19 -T0 >%q/all.tar.zst", p.new, dir)).CombinedOutput()
+		require.NoError(b, err, "%s", out)
+		made.Took = time.Since(begin)
+	})
+	m.serve()
+	by(m)(true)
+	b.ResetTimer()
+	runs := make([]run, n)
+	for i := range runs {
+		dir := freshDir(b)
+		syscall.Sync()
+		m.sent.Store(0)
+		m.requests.Store(0)
+		measured(b, &runs[i], exec.Command("sh", "-ec", fmt.Sprintf(`cd %q
+mkdir app next
+curl -sf %s/all.tar.zst | zstd -qd | tar -x -C next
+sync -f .
+mv app before
+mv next app
+sync -f .`, dir, m.url)))
+		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), made.Took
+		requireSame(b, pictureOf(b, p.new), pictureOf(b, dir+"/app"))
+	}
+	return runs
+}

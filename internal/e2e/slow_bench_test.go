@@ -32,7 +32,7 @@ const (
 func BenchmarkSlowLink(b *testing.B) {
 	for _, path := range pairsOf(b) {
 		b.Run(filepath.Base(filepath.Dir(path)), func(b *testing.B) {
-			p := pairAt(b, path)
+			p := pair{resolve(b, filepath.Join(filepath.Dir(path), "old")), resolve(b, path)}
 			b.Run("pawl", func(b *testing.B) { report(b, p, pawlRuns(b, p, b.N, slowly)) })
 			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N, slowly)) })
 			b.Run("whole", func(b *testing.B) { report(b, p, wholeRuns(b, p, b.N, slowly)) })
