@@ -81,7 +81,7 @@ func (p *Patch) find(ctx context.Context, w windows, from, to int64) error {
 	if err != nil {
 		return err
 	}
-	if at := p.end() - first; at >= 0 && at < int64(len(old)) && bytes.HasPrefix(old[at:], data) {
+	if at := p.end() - first; at >= 0 && at <= int64(len(old)) && bytes.HasPrefix(old[at:], data) {
 		p.add(op{from: at + first, copy: int64(len(data))})
 		return nil
 	}
@@ -95,15 +95,12 @@ func (p *Patch) find(ctx context.Context, w windows, from, to int64) error {
 	return ctx.Err()
 }
 
-// end returns where in the old blob the copy that is open ends, or -1.
+// end returns where in the old blob the last copy ends.
 func (p *Patch) end() int64 {
 	if len(p.ops) == 0 {
 		return 0
 	}
 	last := p.ops[len(p.ops)-1]
-	if last.insert > 0 {
-		return -1
-	}
 	return last.from + last.copy
 }
 

@@ -22,7 +22,8 @@ import (
 type usage struct {
 	CPU     time.Duration
 	Peak    int64 // resident bytes of the largest process
-	Written int64 // bytes of pages that were made dirty
+	Written int64 // bytes of pages that were made dirty: data in whole blocks, folders, inodes
+	Data    int64 // bytes that were written to files, and the few to sockets and pipes
 }
 
 // usageFile names the environment variable with the file that the usage goes to.
@@ -43,7 +44,7 @@ func init() {
 		use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 		data, _ := json.Marshal(usage{
 			CPU:  cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(),
-			Peak: int64(use.Maxrss) << 10, Written: int64(use.Oublock) * 512,
+			Peak: int64(use.Maxrss) << 10, Written: int64(use.Oublock) * 512, Data: dataWritten(),
 		})
 		err = errors.Join(err, os.WriteFile(path, data, 0o600))
 	}
@@ -52,6 +53,19 @@ func init() {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// dataWritten returns what this process and those that it has waited for have
+// given to write(2) and its like.
+func dataWritten() (n int64) {
+	data, err := os.ReadFile("/proc/self/io")
+	if err == nil {
+		_, err = fmt.Sscanf(string(data), "rchar: %d\nwchar: %d", new(int64), &n)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return n
 }
 
 // published is what it took to publish a pair.
