@@ -95,6 +95,7 @@ func report(b *testing.B, p pair, runs []run) {
 	b.ReportMetric(median(func(r run) float64 { return r.CPU.Seconds() }), "s-cpu")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.Peak) / (1 << 20) }), "MiB-peak")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.Written) / (1 << 20) }), "MiB-written")
+	b.ReportMetric(median(func(r run) float64 { return float64(r.Data) / changed }), "data/changed")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.disk) / (1 << 20) }), "MiB-disk")
 	b.ReportMetric(median(func(r run) float64 { return float64(r.Written) / changed }), "written/changed")
 	b.ReportMetric(median(func(r run) float64 { return r.published.Seconds() }), "s-publish")
