@@ -98,6 +98,7 @@ func TestOnce(t *testing.T) {
 		"cut": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("begin"))
+			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		},
 	} {
