@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -168,10 +169,10 @@ func fieldsOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	if engineKind != "podman" {
 		r.networkFields(t)
 	}
-	// The engine takes it all, and starts it, but for what a machine may not let a
-	// privileged container have; the commit gives each its policy.
+	// The engine takes it all, and starts it, privileged where the machine has all that
+	// such a container is to have; the commit gives each its policy.
 	require.NoError(t, r.b.Revert(ctx, "fields", a.c))
-	a = a.changed(t, func(a *compose.App) { a.Services[2].Privileged = false })
+	a = a.changed(t, func(a *compose.App) { a.Services[2].Privileged = allCapabilities(t) })
 	_, err = r.b.Stage(ctx, "fields", a.c, a.blobs)
 	require.NoError(t, err)
 	require.NoError(t, r.b.Activate(ctx, "fields", a.c))
@@ -188,6 +189,22 @@ func fieldsOfAnEngine(t *testing.T, e *dockerd.Engine) {
 	require.NoError(t, err)
 	require.Empty(t, found)
 	r.empty()
+}
+
+// allCapabilities reports whether programs of this machine can have every capability
+// that its kernel knows.
+func allCapabilities(t *testing.T) bool {
+	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	require.NoError(t, err)
+	n, err := strconv.Atoi(strings.TrimSpace(string(last)))
+	require.NoError(t, err)
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	_, after, _ := strings.Cut(string(status), "CapBnd:")
+	set, err := strconv.ParseUint(strings.Fields(after)[0], 16, 64)
+	require.NoError(t, err)
+	t.Logf("the machine gives capabilities %#x", set)
+	return set == 1<<(n+1)-1
 }
 
 // podmanSays is what Podman says otherwise: the same in other words, or nothing, where
