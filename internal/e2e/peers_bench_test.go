@@ -37,7 +37,7 @@ func BenchmarkPairs(b *testing.B) {
 		b.Run(filepath.Base(filepath.Dir(path)), func(b *testing.B) {
 			p := pair{resolve(b, filepath.Join(filepath.Dir(path), "old")), resolve(b, path)}
 			b.Run("pawl", func(b *testing.B) { report(b, p, pawlRuns(b, p, b.N, quick)) })
-			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N, quick)) })
+			b.Run("ostree", func(b *testing.B) { report(b, p, ostreeRuns(b, p, b.N, quick, deltaFile())) })
 			b.Run("whole", func(b *testing.B) { report(b, p, wholeRuns(b, p, b.N, quick)) })
 			b.Run("links", func(b *testing.B) { report(b, p, linkRuns(b, p, b.N)) })
 		})
@@ -168,9 +168,30 @@ func pawlRuns(b *testing.B, p pair, n int, by line) []run {
 	return runs
 }
 
-// ostreeRuns fetches the static delta (one file, with bsdiff for every size),
-// applies it, checks out by hard links, syncs and switches.
-func ostreeRuns(b *testing.B, p pair, n int, by line) []run {
+// ostreeWay is how a device gets OSTree's static delta, with bsdiff for every size.
+type ostreeWay struct {
+	name     string
+	publish  []string // arguments of static-delta generate; REPO stands for the repository
+	finished []string // the command after it
+	fetch    string   // what the device runs; URL and HEAD stand for the server and the commit
+}
+
+// deltaFile is one file whose address the device knows: it looks for nothing, and
+// verifies no signature. pulled is what OSTree's own client does.
+func deltaFile() ostreeWay {
+	return ostreeWay{
+		name: "ostree", publish: []string{"--filename=REPO/delta"},
+		fetch: "curl -sf URL/delta -o delta\nostree --repo=repo static-delta apply-offline delta\nrm delta",
+	}
+}
+
+func pulled() ostreeWay {
+	return ostreeWay{name: "ostree-pull", finished: []string{"summary", "-u"}, fetch: "ostree --repo=repo pull --require-static-deltas origin app"}
+}
+
+// ostreeRuns fetches the static delta, applies it, checks out by hard links, syncs
+// and switches.
+func ostreeRuns(b *testing.B, p pair, n int, by line, way ostreeWay) []run {
 	tree := func(args ...string) string {
 		b.Helper()
 		out, err := exec.Command("ostree", args...).CombinedOutput()
@@ -179,12 +200,19 @@ func ostreeRuns(b *testing.B, p pair, n int, by line) []run {
 	}
 	var made published
 	m := &maker{t: b}
-	m.repo = made.keep(b, p, "ostree", func(dir string) {
+	m.repo = made.keep(b, p, way.name, func(dir string) {
 		tree("--repo="+dir, "init", "--mode=archive")
 		tree("--repo="+dir, "commit", "--branch=app", "--tree=dir="+p.old)
 		begin := time.Now()
 		tree("--repo="+dir, "commit", "--branch=app", "--tree=dir="+p.new)
-		tree("--repo="+dir, "static-delta", "generate", "--inline", "--min-fallback-size=0", "--max-bsdiff-size=1000", "--filename="+dir+"/delta", "app")
+		generate := []string{"--repo=" + dir, "static-delta", "generate", "--inline", "--min-fallback-size=0", "--max-bsdiff-size=1000", "app"}
+		for _, arg := range way.publish {
+			generate = append(generate, strings.ReplaceAll(arg, "REPO", dir))
+		}
+		tree(generate...)
+		if way.finished != nil {
+			tree(append([]string{"--repo=" + dir}, way.finished...)...)
+		}
 		made.Took = time.Since(begin)
 	})
 	old, head := tree("--repo="+m.repo, "rev-parse", "app^"), tree("--repo="+m.repo, "rev-parse", "app")
@@ -194,7 +222,9 @@ func ostreeRuns(b *testing.B, p pair, n int, by line) []run {
 	for i := range dirs {
 		dirs[i] = freshDir(b)
 		tree("--repo="+dirs[i]+"/repo", "init", "--mode=bare")
-		tree("--repo="+dirs[i]+"/repo", "pull-local", m.repo, old)
+		tree("--repo="+dirs[i]+"/repo", "remote", "add", "--no-gpg-verify", "origin", m.url)
+		tree("--repo="+dirs[i]+"/repo", "pull-local", "--remote=origin", m.repo, old)
+		tree("--repo="+dirs[i]+"/repo", "refs", "--create=origin:app", old)
 		tree("--repo="+dirs[i]+"/repo", "checkout", "-H", old, dirs[i]+"/app")
 	}
 	slow(true)
@@ -204,15 +234,13 @@ func ostreeRuns(b *testing.B, p pair, n int, by line) []run {
 		syscall.Sync()
 		m.sent.Store(0)
 		m.requests.Store(0)
-		measured(b, &runs[i], exec.Command("sh", "-ec", fmt.Sprintf(`cd %q
-curl -sf %s/delta -o delta
-ostree --repo=repo static-delta apply-offline delta
-rm delta
-ostree --repo=repo checkout -H %s next
+		measured(b, &runs[i], exec.Command("sh", "-ec", strings.NewReplacer("DIR", dir, "URL", m.url, "HEAD", head).Replace(`cd DIR
+`+way.fetch+`
+ostree --repo=repo checkout -H HEAD next
 sync -f .
 mv app before
 mv next app
-sync -f .`, dir, m.url, head)))
+sync -f .`)))
 		runs[i].fetched, runs[i].requests, runs[i].published = m.sent.Load(), m.requests.Load(), made.Took
 		requireSame(b, pictureOf(b, p.new), pictureOf(b, dir+"/app"))
 	}
