@@ -165,7 +165,7 @@ func TestKill(t *testing.T) {
 	b.settle()
 	b.holds("one", 1)
 
-	kills, every := map[string]int{}, 6 // by what was said last
+	kills, every := map[string]int{}, 9 // by what was said last
 	switch {
 	case os.Getenv("PAWL_CRASH") == "long":
 		every = 1

@@ -25,12 +25,9 @@ func TestQuickstart(t *testing.T) {
 	require.NoError(t, os.Mkdir(temp, 0o755))
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
-	begin := time.Now()
 	out, err = cmd.CombinedOutput()
-	took := time.Since(begin)
 	t.Logf("%s", out)
 	require.NoError(t, err)
-	require.Less(t, took, 20*time.Second)
 	text := string(out)
 	for _, want := range []string{
 		"committed 1.0.0 (seq 1) over nothing",

@@ -50,7 +50,7 @@ func states(few, many int) int {
 	case os.Getenv("PAWL_CRASH") == "long":
 		return many
 	case testing.Short() || os.Geteuid() != 0:
-		return max(min(few, 50), few/20)
+		return max(min(few, 20), few/40)
 	}
 	return few
 }
