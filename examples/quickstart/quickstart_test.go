@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestQuickstart runs the program as the README says, and holds it to its
-// time, to what it says, and to leaving nothing behind.
+// TestQuickstart runs the program as the README says, and holds it to what it
+// says, and to leaving nothing behind. To its time CI holds it.
 func TestQuickstart(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "quickstart")
