@@ -43,6 +43,18 @@ func TestWrongPieceIsAskedForBeside(t *testing.T) {
 	}
 }
 
+// takeIn reads places in their order through one intake, which knows all of them.
+func (s *site) takeIn(t *testing.T, places []release.Place) {
+	t.Helper()
+	in := s.content.intake(&contentPlan{spans: spansOf(slices.Clone(places))})
+	for _, at := range places {
+		data, err := io.ReadAll(in.read(t.Context(), at.Pack, at.Offset, at.Length))
+		require.NoError(t, err)
+		require.Equal(t, s.files[at.Pack][at.Offset:at.Offset+at.Length], data)
+	}
+	require.NoError(t, in.Close())
+}
+
 // A blob whose pieces lie in two packs in turn costs one request for each of
 // them: the rest of one is set aside before the other is asked.
 func TestPiecesInTwoPacksInTurn(t *testing.T) {
@@ -52,13 +64,7 @@ func TestPiecesInTwoPacksInTurn(t *testing.T) {
 	for i := range 12 {
 		places = append(places, release.Place{Pack: packs[i%2], Offset: int64(i) * 6_000, Length: 6_000})
 	}
-	in := s.content.intake(&contentPlan{spans: spansOf(slices.Clone(places))})
-	for _, at := range places {
-		data, err := io.ReadAll(in.read(t.Context(), at.Pack, at.Offset, at.Length))
-		require.NoError(t, err)
-		require.Equal(t, s.files[at.Pack][at.Offset:at.Offset+at.Length], data)
-	}
-	require.NoError(t, in.Close())
+	s.takeIn(t, places)
 	require.Len(t, s.asked, 2, "%v", s.asked)
 	require.Zero(t, s.again)
 }
@@ -74,13 +80,7 @@ func TestPiecesBeforeTheRequest(t *testing.T) {
 		places = append(places, release.Place{Pack: second, Offset: int64(i) * 5_000, Length: 5_000})
 	}
 	places = append(places, release.Place{Pack: second, Offset: 350_000, Length: 50_000})
-	in := s.content.intake(&contentPlan{spans: spansOf(slices.Clone(places))})
-	for _, at := range places {
-		data, err := io.ReadAll(in.read(t.Context(), at.Pack, at.Offset, at.Length))
-		require.NoError(t, err)
-		require.Equal(t, s.files[at.Pack][at.Offset:at.Offset+at.Length], data)
-	}
-	require.NoError(t, in.Close())
+	s.takeIn(t, places)
 	require.Len(t, s.asked, 3, "%v", s.asked)
 	require.Zero(t, s.again)
 }
