@@ -173,11 +173,11 @@ type ostreeWay struct {
 	name     string
 	publish  []string // arguments of static-delta generate; REPO stands for the repository
 	finished []string // the command after it
-	fetch    string   // what the device runs; URL and HEAD stand for the server and the commit
+	fetch    string   // what the device runs; URL stands for the server
 }
 
 // deltaFile is one file whose address the device knows: it looks for nothing, and
-// verifies no signature. pulled is what OSTree's own client does.
+// verifies no signature.
 func deltaFile() ostreeWay {
 	return ostreeWay{
 		name: "ostree", publish: []string{"--filename=REPO/delta"},
@@ -185,6 +185,7 @@ func deltaFile() ostreeWay {
 	}
 }
 
+// pulled is what OSTree's own client does, without signatures.
 func pulled() ostreeWay {
 	return ostreeWay{name: "ostree-pull", finished: []string{"summary", "-u"}, fetch: "ostree --repo=repo pull --require-static-deltas origin app"}
 }
