@@ -18,9 +18,10 @@ func (m *Manager) Cut() {
 	if m.cmd == nil {
 		return
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
+	m.cmd = nil
+	tick, limit := time.NewTicker(10*time.Millisecond), time.After(patience)
 	defer tick.Stop()
-	for range 1000 {
+	for {
 		pids := m.processes()
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
@@ -28,9 +29,12 @@ func (m *Manager) Cut() {
 		if len(pids) == 0 {
 			break
 		}
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-limit:
+			m.t.Fatalf("processes do not end within %v:\n%s", patience, m.where())
+		}
 	}
-	m.cmd = nil
 	m.must(os.RemoveAll(filepath.Join(m.Run, "systemd")))
 }
 

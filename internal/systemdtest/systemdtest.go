@@ -17,6 +17,10 @@ import (
 	"github.com/pawl-ota/pawl/internal/testneeds"
 )
 
+// patience is how long a start may take, and an end: a disk that others write to
+// can keep both waiting for half a minute.
+const patience = 3 * time.Minute
+
 // Manager is one. Its methods fail the test.
 type Manager struct {
 	Units string // the folder of its units
@@ -87,9 +91,9 @@ func (m *Manager) Start(target string, env ...string) {
 	m.must(m.cmd.Start())
 	ended := make(chan error, 1)
 	go func(cmd *exec.Cmd) { ended <- cmd.Wait() }(m.cmd)
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick, limit := time.NewTicker(20*time.Millisecond), time.After(patience)
 	defer tick.Stop()
-	for range 1000 {
+	for {
 		if c, err := net.Dial("unix", m.socket()); err == nil {
 			m.must(c.Close())
 			return
@@ -98,9 +102,10 @@ func (m *Manager) Start(target string, env ...string) {
 		case <-tick.C:
 		case err := <-ended:
 			testneeds.Missing(m.t, fmt.Sprintf("a systemd that can be started here (%v: %s)", err, m.said()))
+		case <-limit:
+			m.t.Fatalf("systemd did not come up within %v: %s\n%s", patience, m.said(), m.where())
 		}
 	}
-	m.t.Fatalf("systemd did not come up: %s", m.said())
 }
 
 func (m *Manager) socket() string { return filepath.Join(m.Run, "systemd", "private") }
@@ -121,6 +126,17 @@ func (m *Manager) Systemctl(args ...string) string {
 		m.t.Fatalf("systemctl %v: %v: %s", args, err, out)
 	}
 	return string(out)
+}
+
+// where says what each of its processes does.
+func (m *Manager) where() (all string) {
+	for _, pid := range m.processes() {
+		for _, what := range []string{"stat", "wchan", "stack"} {
+			data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, what))
+			all += fmt.Sprintf("%d %s: %s\n", pid, what, data)
+		}
+	}
+	return all
 }
 
 func (m *Manager) said() string {

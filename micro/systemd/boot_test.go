@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -53,7 +52,7 @@ func guard(what string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), tooLong)
 	defer cancel()
 	if verb == "revert" {
 		return f.Revert(ctx, "t2", release.Component{Name: "app"})
@@ -74,7 +73,7 @@ func guard(what string) error {
 var bootUnits = map[string]string{
 	"boot.target":   "[Unit]\nWants=guard.service app.service needs.service\nAfter=guard.service app.service needs.service\n",
 	"quiet.target":  "[Unit]\nWants=guard.service\nAfter=guard.service\n",
-	"guard.service": "[Unit]\nDefaultDependencies=no\nBefore=app.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nEnvironment=\"PAWL_GUARD=WHAT\" PAWL_DOCUMENT=COMPONENT\nExecStart=SELF\nStandardOutput=file:OUTPUT\nStandardError=inherit\nTimeoutStartSec=25\n",
+	"guard.service": "[Unit]\nDefaultDependencies=no\nBefore=app.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\nEnvironment=\"PAWL_GUARD=WHAT\" PAWL_DOCUMENT=COMPONENT\nExecStart=SELF\nStandardOutput=file:OUTPUT\nStandardError=inherit\nTimeoutStartSec=90\n",
 	"needs.service": "[Unit]\nRequires=app.service\nAfter=app.service\n[Service]\nExecStart=sleep 1000\n",
 }
 

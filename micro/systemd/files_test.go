@@ -126,7 +126,7 @@ func (a *app) release(v version) release.Component {
 }
 
 func (a *app) try(verb string, tx ota.TxID, c release.Component) error {
-	ctx := soon(a.t, 30*time.Second)
+	ctx := soon(a.t)
 	switch verb {
 	case "stage":
 		_, err := a.files.Stage(ctx, tx, c, a.blobs)
@@ -151,7 +151,7 @@ func (a *app) runs(version string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	var last []byte
-	for range 500 {
+	for range 6000 {
 		last, _ = os.ReadFile(filepath.Join(a.Run, "version"))
 		if string(last) == version+"\n" {
 			return
@@ -248,7 +248,7 @@ func TestSickService(t *testing.T) {
 				a.verb("revert", "t2", sick)
 				require.Equal(t, before, a.tree())
 				a.runs("1")
-				require.Less(t, time.Since(begin), 15*time.Second)
+				require.Less(t, time.Since(begin), tooLong)
 				require.NoError(t, a.files.CheckServices(t.Context()))
 			})
 		})
@@ -264,7 +264,7 @@ func (a *app) fails(want string) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for range 500 {
+	for range 6000 {
 		if err = a.files.CheckServices(a.t.Context()); err != nil && strings.Contains(err.Error(), want) {
 			return
 		}
