@@ -47,7 +47,6 @@ func TestPartsInOnePass(t *testing.T) {
 	var mu sync.Mutex
 	var warnings []error
 	o := quick()
-	o.Stall = 10 * time.Second
 	o.Warn = func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -140,7 +139,7 @@ func TestKeptAnswerBreaks(t *testing.T) {
 func TestMaxRate(t *testing.T) {
 	data := random(300_000)
 	url := serve(t, file(data))
-	o := quick()
+	o := impatient()
 	o.MaxRate = 1_000_000
 	o.MinRate = 900_000 // what is waited for is not held against the server
 	c := client(t, o)
