@@ -107,6 +107,24 @@ func FuzzParseTable(f *testing.F) {
 	})
 }
 
+func FuzzParseEnclosed(f *testing.F) {
+	stored, err := release.EncodeEnclosed(sampleEnclosed())
+	require.NoError(f, err)
+	f.Add(stored, true)
+	f.Add([]byte("[{\"name\":\"a\",\"size\":2}]\nab"), false)
+	f.Fuzz(func(t *testing.T, data []byte, packed bool) {
+		if !packed {
+			data = squeeze(t, data)
+		}
+		list, err := release.ParseEnclosed(data)
+		for _, e := range list {
+			require.NoError(t, err)
+			require.Len(t, e.Data, e.Size)
+			require.GreaterOrEqual(t, e.Offset, int64(0))
+		}
+	})
+}
+
 func FuzzParseDelta(f *testing.F) {
 	stored, err := release.EncodeDelta(sampleDelta())
 	require.NoError(f, err)

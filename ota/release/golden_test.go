@@ -88,3 +88,16 @@ func TestGolden(t *testing.T) {
 // componentDigest is what devices have recorded of the first component of
 // sampleRelease.
 const componentDigest = "d5a80391b0633c17616344ef129b1dbed76dac44785420bf5f0de371aebe0125"
+
+// TestGoldenEnclosed: what compresses it may change its bytes; old ones have to be
+// read.
+func TestGoldenEnclosed(t *testing.T) {
+	list := sampleEnclosed()
+	stored, err := release.EncodeEnclosed(list)
+	require.NoError(t, err)
+	for _, stored := range [][]byte{stored, golden(t, "enclosed.zst", stored)} {
+		got, err := release.ParseEnclosed(stored)
+		require.NoError(t, err)
+		require.Equal(t, sampleEnclosed(), got)
+	}
+}

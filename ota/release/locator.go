@@ -72,14 +72,17 @@ func PackName(d Digest) string { return contentName(d, ".pack") }
 // TableName returns the name in the repository of the table file with digest d.
 func TableName(d Digest) string { return contentName(d, ".table") }
 
+// contentFolder is the folder of the repository with packs and tables.
+const contentFolder = "content/"
+
 func contentName(d Digest, suffix string) string {
 	s := d.String()
-	return "content/" + s[:2] + "/" + s + suffix
+	return contentFolder + s[:2] + "/" + s + suffix
 }
 
 // Digest returns the digest of the whole pack file, which its name holds.
 func (p Pack) Digest() (Digest, error) {
-	const head = len("content/00/")
+	const head = len(contentFolder + "00/")
 	hex, ok := strings.CutSuffix(p.Name, ".pack")
 	if !ok || len(hex) < head {
 		return Digest{}, fmt.Errorf("%w: pack name %.120q", ErrInvalid, p.Name)
