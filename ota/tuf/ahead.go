@@ -12,6 +12,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/pawl-ota/pawl/ota/fetch"
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 // Bounds of what is fetched ahead: files in one lookup, bytes of a role of which
@@ -24,15 +25,17 @@ const (
 )
 
 // ahead fetches files that a lookup will likely ask for, while it waits for
-// others: on a slow link round trips are most of its time. It decides nothing.
-// Each file is asked for, and verified, in its turn; what came of it before is used
-// then if it was fetched as it would be now, and is dropped else. What failed is
-// fetched again. It belongs to one goroutine.
+// others, and has those that the timestamp encloses: on a slow link round trips are
+// most of its time. It decides nothing. Each file is asked for, and verified, in its
+// turn; what came of it before is used then if it was fetched as it would be now, and
+// is dropped else. What failed is fetched again. It belongs to one goroutine.
 type ahead struct {
-	s    *Source
-	ctx  context.Context
-	stop context.CancelFunc
-	all  []*early
+	s     *Source
+	ctx   context.Context
+	stop  context.CancelFunc
+	all   []*early
+	parts []release.Enclosed // of packs
+	given bool               // whether a timestamp encloses something
 }
 
 // early is a file that is fetched before it is asked for.
@@ -54,7 +57,7 @@ func (a *ahead) end() {
 
 // fetch begins to fetch p.
 func (a *ahead) fetch(p part) {
-	if len(a.all) == aheadFiles {
+	if len(a.all) >= aheadFiles || a.find(p) != nil {
 		return
 	}
 	e := &early{p: p, done: make(chan struct{})}
@@ -66,16 +69,39 @@ func (a *ahead) fetch(p part) {
 	}()
 }
 
-// wait returns what came of p ahead, or nil. It counts once.
-func (a *ahead) wait(p part) *early {
+func (a *ahead) find(p part) *early {
 	for _, e := range a.all {
 		if e.p.name == p.name && e.p.unless == p.unless {
-			<-e.done
-			e.p.name = ""
 			return e
 		}
 	}
 	return nil
+}
+
+// wait returns what came of p ahead, or nil. It counts once.
+func (a *ahead) wait(p part) *early {
+	e := a.find(p)
+	if e != nil {
+		<-e.done
+		e.p.name = ""
+	}
+	return e
+}
+
+// open takes what a timestamp encloses. It is as good as fetched, and goes the
+// same way; what cannot be read is not there.
+func (a *ahead) open(enclosed []byte) {
+	list, _ := release.ParseEnclosed(enclosed)
+	a.given = a.given || len(list) > 0
+	done := make(chan struct{})
+	close(done)
+	for _, f := range list {
+		if f.Part() {
+			a.parts = append(a.parts, f)
+		} else {
+			a.all = append(a.all, &early{p: part{name: escape(f.Name)}, done: done, data: f.Data})
+		}
+	}
 }
 
 // readTagged is [Source.readTagged] for what may have been fetched ahead. A refusal
@@ -95,16 +121,18 @@ func (a *ahead) besideRoot(timestamp part) {
 	}
 }
 
-// follow fetches what a new timestamp leads to: the snapshot that it names, and
-// of the roles that the device has the versions that are likely, as a publication
+// follow takes what a new timestamp encloses, and fetches what else it leads to: the
+// snapshot that it names, and of the roles that the device has the versions that are likely, as a publication
 // makes one new version of each role that it changes.
 func (a *ahead) follow(timestamp []byte, t *trust, consistent bool) {
 	var now struct {
 		Signed struct {
-			Meta map[string]struct{ Version, Length int64 }
+			Meta     map[string]struct{ Version, Length int64 }
+			Enclosed []byte
 		}
 	}
 	_ = json.Unmarshal(timestamp, &now) // it is unverified
+	a.open(now.Signed.Enclosed)
 	snapshot := now.Signed.Meta["snapshot.json"]
 	moved := snapshot.Version - t.Marks.Snapshot
 	if t.Marks.Snapshot == 0 || moved <= 0 || moved > aheadMoved {

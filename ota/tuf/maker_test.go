@@ -44,6 +44,7 @@ type maker struct {
 	delegated map[string]*metadata.Metadata[metadata.TargetsType]
 	pinned    []byte
 	issued    time.Time
+	enclosed  []release.Enclosed // by the timestamp
 }
 
 func newMaker(t testing.TB) *maker {
@@ -154,7 +155,9 @@ func (m *maker) refresh() {
 }
 
 func (m *maker) writeTimestamp() {
-	m.timestamp.Signed.UnrecognizedFields = map[string]any{"issued": m.issued.Format(time.RFC3339)}
+	stored, err := release.EncodeEnclosed(m.enclosed)
+	require.NoError(m.t, err)
+	m.timestamp.Signed.UnrecognizedFields = map[string]any{"issued": m.issued.Format(time.RFC3339), "enclosed": stored}
 	m.write("metadata/timestamp.json", encodeSigned(m, m.timestamp, m.keys[metadata.TIMESTAMP]...))
 }
 

@@ -204,6 +204,12 @@ func (v *view) stored(t document) ([]byte, error) {
 	if v.has(t) {
 		return v.trust.Document, nil
 	}
+	v.s.last.early = nil
+	if p, err := t.part(); err == nil {
+		if e := v.roles.ahead.wait(p); e != nil {
+			v.s.last.early = e.data
+		}
+	}
 	data, err := v.s.read(v.ctx, t.Target, release.MaxRelease)
 	if err == nil && len(data) <= maxDocument {
 		v.trust.Document = data

@@ -15,6 +15,7 @@
 package tuf
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,8 @@ type Source struct {
 	client *fetch.Client // to close; nil when it is the caller's
 	bytes  atomic.Int64
 	last   located
-	relied bool // what another process left in the trust store is durable
+	parts  []release.Enclosed // of packs, unverified, as the latest lookup of a release found them
+	relied bool               // what another process left in the trust store is durable
 }
 
 var _ ota.Source = (*Source)(nil)
@@ -140,11 +142,29 @@ func (s *Source) Open(ctx context.Context, name string, offset, length int64) (i
 	if !fs.ValidPath(name) || name == "." {
 		return nil, fmt.Errorf("cannot open %.200q: not the name of a file in a repository", name)
 	}
+	if data := s.enclosed(name, offset, length); data != nil {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}
 	r, err := s.get(ctx, part{name: escape(name), offset: offset, length: length, cause: fetch.Content})
 	if err != nil {
 		return nil, unread(err)
 	}
 	return file{r}, nil
+}
+
+// enclosed returns a range of a file that came with the timestamp, or nil. It counts
+// once: whoever asks for it again found it to be wrong.
+func (s *Source) enclosed(name string, offset, length int64) []byte {
+	for i := range s.parts {
+		e := &s.parts[i]
+		from, size := offset-e.Offset, int64(len(e.Data))
+		if e.Name == name && length > 0 && from >= 0 && length <= size-from {
+			data := e.Data[from : from+length]
+			e.Offset, e.Data = offset+length, e.Data[from+length:]
+			return data
+		}
+	}
+	return nil
 }
 
 // file is a content file that is being read.

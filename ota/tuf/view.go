@@ -44,17 +44,28 @@ func (s *Source) lookup(ctx context.Context, early bool, find func(*view) error)
 	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
 	defer cancel()
 	return s.locked(ctx, func(dir seam.Dir) error {
-		v := &view{
-			s: s, ctx: ctx, begin: time.Now(), scratch: filepath.Join(s.o.Dir, scratchName),
-			roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
+		given, err := s.look(ctx, dir, early, find)
+		if given && errors.Is(err, ErrUntrusted) {
+			_, err = s.look(ctx, dir, false, find) // what was enclosed may be wrong
 		}
-		v.roles.early = early && !s.repo.onMedium()
-		v.roles.ahead = ahead{s: s}
-		v.roles.ahead.ctx, v.roles.ahead.stop = context.WithCancel(ctx)
-		defer v.roles.ahead.end()
-		err := v.use(dir, find)
-		return errors.Join(err, os.RemoveAll(v.scratch))
+		return err
 	})
+}
+
+// look is one lookup. It reports whether it was given files by a timestamp.
+func (s *Source) look(ctx context.Context, dir seam.Dir, early bool, find func(*view) error) (given bool, err error) {
+	v := &view{
+		s: s, ctx: ctx, begin: time.Now(), scratch: filepath.Join(s.o.Dir, scratchName),
+		roles: &roleFetcher{ctx: ctx, s: s, cached: map[string]answer{}},
+	}
+	a := &v.roles.ahead
+	v.roles.early, a.s = early && !s.repo.onMedium(), s
+	a.ctx, a.stop = context.WithCancel(ctx)
+	defer a.end()
+	if err = v.use(dir, find); err == nil && a.parts != nil {
+		s.parts = a.parts
+	}
+	return a.given, errors.Join(err, os.RemoveAll(v.scratch))
 }
 
 func (v *view) use(dir seam.Dir, find func(*view) error) error {
