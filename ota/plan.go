@@ -15,7 +15,8 @@ type Plan struct {
 	// Parts are the components that change.
 	Parts []PlanPart `json:"parts"`
 	// Fetch comes over the network, with Requests requests; the documents that
-	// say what to fetch are not counted.
+	// say what to fetch are not counted. Some of it, a few kB, may have come with
+	// them.
 	Fetch    int64 `json:"fetch"`
 	Requests int   `json:"requests"`
 	// Write is the content that is written for the components, Keep what the

@@ -43,6 +43,7 @@ func TestFarBehind(t *testing.T) {
 			h.olds[i] = cloneTree(t, tree, filepath.Join(m.dir, fmt.Sprint("at", i)))
 		}
 	}
+	m.apart()
 	table, locator := newestTable(t, m.repo)
 	listed := m.fetches()
 	documents := locator.Table.Size + longestIndex(t, table, locator)

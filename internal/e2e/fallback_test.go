@@ -122,6 +122,7 @@ func TestPackThatIsGone(t *testing.T) {
 	d.must(0, "update")
 	old := packsOf(t, m.repo)
 	m.release("1.2.0", v1, none)
+	m.apart()
 	var lost []string
 	for name := range packsOf(t, m.repo) {
 		if !old[name] {
@@ -155,6 +156,35 @@ func packsOf(t *testing.T, repo string) map[string]bool {
 		all[rel] = true
 	}
 	return all
+}
+
+// TestLittleNews: a little release is in the answer to the look that finds it, all of
+// it.
+func TestLittleNews(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t)
+	link := newLink(t, m.repo)
+	v1 := filepath.Join(m.dir, "v1")
+	write(t, v1, "bin/app", noise(300_000), 0o755)
+	write(t, v1, "etc/conf", "one, and what goes with it", 0o644)
+	m.release("1.0.0", v1)
+	d := newDevice(t, m, t.TempDir())
+	d.set("source", "url", link.url)
+	d.must(0, "update")
+	v2 := cloneTree(t, v1, filepath.Join(m.dir, "v2"))
+	appendTo(t, filepath.Join(v2, "bin/app"), "more")
+	write(t, v2, "etc/conf", "two, and what goes with it", 0o644)
+	m.release("1.1.0", v2)
+	link.forget()
+	a := d.must(0, "update")
+	d.holds(v2)
+	require.ElementsMatch(t, []string{"metadata/2.root.json", "metadata/timestamp.json"}, link.asked)
+	stamp := fileSize(t, filepath.Join(m.repo, "metadata", "timestamp.json"))
+	require.Equal(t, stamp, a.Result.Bytes)
+	require.Equal(t, stamp, a.Result.Fetched.Total())
+	require.Positive(t, a.Result.Fetched.Patches)
+	d.must(0, "rollback")
+	d.holds(v1)
 }
 
 // TestIdlePoll: a device that runs the newest release asks for two files, and all

@@ -390,6 +390,7 @@ func newLinkPair(t testing.TB, spec ...string) *linkPair {
 	}
 	write(t, p.v2, "new/large", all[8<<20:][:7<<20], 0o644)
 	m.release("1.1.0", p.v2)
+	m.apart()
 	p.size = 11 << 20
 	return p
 }

@@ -97,3 +97,6 @@ func (m *maker) release(version, tree string, more ...string) {
 	require.NoError(m.t, os.WriteFile(path, []byte(spec.String()), 0o644))
 	m.publisher("release", "-repo", m.repo, "-keys", m.keys, path)
 }
+
+// apart has devices ask for each file: a timestamp that was signed anew encloses none.
+func (m *maker) apart() { m.publisher("refresh", "-repo", m.repo, "-keys", m.keys) }

@@ -126,6 +126,7 @@ type adding struct {
 	patches     []release.Patch         // in the new pack
 	deltas      []*making
 	groups      *os.File // of deltas
+	newPack     release.Pack
 }
 
 // part is a component with what was scanned for it.

@@ -112,31 +112,34 @@ func (r *Repository) Retry(ctx context.Context, variant string, seq uint64) (att
 		if err != nil {
 			return nil, err
 		}
-		return e, r.addDocuments(e.bump(t, l.role, r.expires(now, l.role)), l.release, l.locator)
+		_, err = r.addDocuments(e.bump(t, l.role, r.expires(now, l.role)), l.release, l.locator)
+		return e, err
 	})
 	return attempt, err
 }
 
-// addDocuments writes the two documents of a release, and lists them.
-func (r *Repository) addDocuments(meta *targetsMeta, doc *release.Release, loc *release.Locator) error {
+// addDocuments writes the two documents of a release, lists them, and returns them.
+func (r *Repository) addDocuments(meta *targetsMeta, doc *release.Release, loc *release.Locator) (files []sealed, err error) {
 	data, err := doc.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	locData, err := loc.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t := target{Product: doc.Product, Variant: doc.Variant, Seq: doc.Seq,
 		Hardware: doc.Hardware, Version: doc.Version, Attempt: doc.Attempt}
 	for _, file := range []sealed{{kindRelease, data}, {kindLocator, locData}} {
 		t.Kind = file.name
 		if err := t.addTo(&meta.Signed, file.data); err != nil {
-			return err
+			return nil, err
 		}
-		if err := r.disk.writeFile(t.file(release.Sum(file.data)), file.data); err != nil {
-			return err
+		file.name = t.file(release.Sum(file.data))
+		if err := r.disk.writeFile(file.name, file.data); err != nil {
+			return nil, err
 		}
+		files = append(files, file)
 	}
-	return nil
+	return files, nil
 }

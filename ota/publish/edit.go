@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/pawl-ota/pawl/ota/release"
 )
 
 var (
@@ -27,6 +29,9 @@ type edit struct {
 	began  time.Time
 	drafts []*draft // roots first, oldest first
 	fresh  []Role   // of snapshot and timestamp, which to sign anew in any case
+	// enclosed are files that the timestamp brings, beside the new metadata. They
+	// are lost where the edit has to wait: devices fetch them then.
+	enclosed []release.Enclosed
 }
 
 // draft is one such file.
@@ -315,7 +320,9 @@ func (r *Repository) prepareOnline(t *trusted, e *edit, roots []*rootMeta, now t
 	m := t.Timestamp
 	m.Signed.Version++
 	m.Signed.Expires = r.expires(now, Timestamp)
-	m.Signed.UnrecognizedFields = map[string]any{"issued": now.Format(time.RFC3339)}
+	if m.Signed.UnrecognizedFields, err = e.stamp(now.Format(time.RFC3339), files); err != nil {
+		return nil, err
+	}
 	file, _, err := sealSigned(m, Timestamp, m.Signed.Version, r.opts.Keys, stamp)
 	file.name = timestampName
 	return append(files, file), err

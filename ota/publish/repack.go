@@ -295,7 +295,8 @@ func (p *pruning) relocate(l *listed, fresh release.Pack) error {
 	if err := p.r.disk.writeFile(release.TableName(loc.Table.Digest), stored); err != nil {
 		return err
 	}
-	return p.r.addDocuments(p.edit.bump(p.t, l.role, p.r.expires(p.now, l.role)), l.release, &loc)
+	_, err = p.r.addDocuments(p.edit.bump(p.t, l.role, p.r.expires(p.now, l.role)), l.release, &loc)
+	return err
 }
 
 // relocating numbers the packs of a release anew.

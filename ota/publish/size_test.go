@@ -39,7 +39,8 @@ func TestPollsStaySmall(t *testing.T) {
 		r, l := *list[0].release, *list[0].locator
 		r.Seq, r.Version = i+2, fmt.Sprintf("1.%d.0", i)
 		l.ID, l.Release = r.ID, r.Digest()
-		require.NoError(t, f.addDocuments(meta, &r, &l))
+		_, err := f.addDocuments(meta, &r, &l)
+		require.NoError(t, err)
 	}
 	require.NoError(t, f.finish(state, e))
 	d := f.newDevice(t)

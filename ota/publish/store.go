@@ -36,11 +36,10 @@ func (a *adding) store(doc *release.Release) (*release.Locator, []byte, error) {
 	if err := a.makeDeltas(groups); err != nil {
 		return nil, nil, err
 	}
-	fresh, err := a.writePack()
-	if err != nil {
+	if a.newPack, err = a.writePack(); err != nil {
 		return nil, nil, err
 	}
-	return a.locate(doc, fresh)
+	return a.locate(doc, a.newPack)
 }
 
 // fill puts what is new on the shelf: the indexes, the scripts, the files.
@@ -319,7 +318,11 @@ func (a *adding) publish(doc *release.Release, loc *release.Locator, table []byt
 		return err
 	}
 	a.added.Stored += int64(len(table))
-	if err := a.r.addDocuments(a.meta, doc, loc); err != nil {
+	docs, err := a.r.addDocuments(a.meta, doc, loc)
+	if err == nil {
+		err = a.enclose(docs, loc, table)
+	}
+	if err != nil {
 		return err
 	}
 	if err := a.ctx.Err(); err != nil {
