@@ -37,12 +37,13 @@ func TestDropsWithHeaders(t *testing.T) {
 // TestSlowAfterAGoodStart: megabytes that came soon do not make up for a link
 // that then carries next to nothing.
 func TestSlowAfterAGoodStart(t *testing.T) {
+	t.Parallel()
 	url := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(make([]byte, 4<<20))
 		trickle(w, r)
 	})
-	o := impatient()
-	o.MinRate = 10_000
+	o := quick()
+	o.Stall, o.MinRate = time.Second, 10_000
 	start := time.Now()
 	_, err := get(client(t, o), fetch.Request{URL: url, Length: 8 << 20})
 	require.ErrorIs(t, err, fetch.ErrSlow)
@@ -52,9 +53,10 @@ func TestSlowAfterAGoodStart(t *testing.T) {
 // TestSkippedBytesAreNoStall: what comes before the part from a server without
 // ranges counts for the rate.
 func TestSkippedBytesAreNoStall(t *testing.T) {
+	t.Parallel()
 	data := random(400_000)
 	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(60 * time.Millisecond)
 		defer tick.Stop()
 		for i := 0; i < len(data); i += 10_000 {
 			<-tick.C
@@ -62,8 +64,8 @@ func TestSkippedBytesAreNoStall(t *testing.T) {
 			w.(http.Flusher).Flush()
 		}
 	})
-	o := impatient()
-	o.MinRate = 10_000
+	o := quick()
+	o.Stall, o.MinRate = time.Second, 10_000
 	got, err := get(client(t, o), fetch.Request{URL: url, Offset: 399_000, Length: 1000})
 	require.NoError(t, err)
 	require.Equal(t, data[399_000:], got)
