@@ -10,14 +10,15 @@ import (
 
 // enclose has the timestamp bring the documents of a release, and of its content
 // what a device fetches that runs the one before, where that is little: all that is
-// new, or what makes it of what the device has.
+// new, with the table, or what makes it of what the device has.
 func (a *adding) enclose(docs []sealed, loc *release.Locator, table []byte) error {
-	for _, d := range append(docs, sealed{release.TableName(loc.Table.Digest), table}) {
-		a.edit.enclosed = append(a.edit.enclosed, release.Enclosed{Name: d.name, Data: d.data})
-	}
 	pack, from, to := a.stretch(loc)
-	if a.newPack.Size <= release.MaxEnclosed {
-		pack, from, to = a.newPack, 0, a.newPack.Size
+	if n := a.newPack.Size; 0 < n && n <= release.MaxEnclosed {
+		docs = append(docs, sealed{release.TableName(loc.Table.Digest), table})
+		pack, from, to = a.newPack, 0, n
+	}
+	for _, d := range docs {
+		a.edit.enclosed = append(a.edit.enclosed, release.Enclosed{Name: d.name, Data: d.data})
 	}
 	if to <= from || to-from > release.MaxEnclosed {
 		return nil

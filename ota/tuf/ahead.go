@@ -122,8 +122,8 @@ func (a *ahead) besideRoot(timestamp part) {
 }
 
 // follow takes what a new timestamp encloses, and fetches what else it leads to: the
-// snapshot that it names, and of the roles that the device has the versions that are likely, as a publication
-// makes one new version of each role that it changes.
+// snapshot that it names, and of the roles that the device has the versions that are
+// likely, as a publication makes one new version of each role that it changes.
 func (a *ahead) follow(timestamp []byte, t *trust, consistent bool) {
 	var now struct {
 		Signed struct {
