@@ -76,11 +76,15 @@ func badReleasesOfAnEngine(t *testing.T, e *dockerd.Engine) {
 		}
 		return nil
 	}
+	first := r.updater(source) // which gives a good one its time, on a busy machine too
+	offer(source, 1, realApp(t, 1))
+	_, err := first.Update(ctx)
+	require.NoError(t, err)
+	require.NoError(t, first.Close())
 	u, err := ota.Open(ctx, options)
 	require.NoError(t, err)
 	defer func() { _ = u.Close() }()
-	offer(source, 1, realApp(t, 1))
-	_, err = u.Update(ctx)
+	_, err = u.Resume(ctx)
 	require.NoError(t, err)
 	stranger := r.stranger(9000)
 	for n, bad := range badReleases() {
