@@ -74,19 +74,20 @@ func TestHealthRefused(t *testing.T) {
 // TestHangingProbe has a probe with a child of its own that both wait for
 // ever: at the time limit neither is left.
 func TestHangingProbe(t *testing.T) {
+	t.Parallel()
 	pids := filepath.Join(t.TempDir(), "pids")
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // a busy machine may take long to start it
 	defer cancel()
 	begin := time.Now()
 	err := checkOf(t, `[{"exec": ["/bin/sh", "-c", "sleep 100 & echo $$ $! > \"$1\"; echo waiting; wait", "sh", "`+pids+`"]}]`)(ctx)
 	require.ErrorContains(t, err, `did not answer in time and was killed (waiting)`)
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), time.Minute)
 	text, err := os.ReadFile(pids)
 	require.NoError(t, err)
 	for _, field := range strings.Fields(string(text)) {
 		pid, err := strconv.Atoi(field)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return !alive(pid) }, 5*time.Second, 10*time.Millisecond, "process %d is left", pid)
+		require.Eventually(t, func() bool { return !alive(pid) }, time.Minute, 10*time.Millisecond, "process %d is left", pid)
 	}
 }
 

@@ -36,7 +36,7 @@ func TestMark(t *testing.T) {
 			require.Eventually(t, func() bool {
 				st, err := ota.ReadStatus(f.to.state)
 				return err == nil && st.State == ota.InTrial
-			}, 20*time.Second, 5*time.Millisecond)
+			}, time.Minute, 5*time.Millisecond)
 			code, ans, text := f.agent(says...)
 			require.Equal(t, exitOK, code, text)
 			require.True(t, strings.HasPrefix(ans.Line, version+" (seq "), ans.Line)
@@ -49,7 +49,7 @@ func TestMark(t *testing.T) {
 	require.Equal(t, ota.Reverted, silent.State)
 	require.Contains(t, silent.Reason, "the app has not marked it good yet", "what it said of another release does not count")
 
-	f.config["trial"] = map[string]any{"interval": "10ms", "deadline": "3s"}
+	f.config["trial"] = map[string]any{"interval": "10ms", "deadline": "5s"}
 	bad := update("3", "mark-bad", "the lens is cracked").Result
 	require.Equal(t, ota.Reverted, bad.State)
 	require.Contains(t, bad.Reason, "marked: marked bad: the lens is cracked")
