@@ -116,9 +116,7 @@ func TestActiveIsQuick(t *testing.T) {
 	s.setOwner(t, uint32(os.Geteuid()))
 	d := newDevice(t)
 	d.activate("t1", s)
-	begin := time.Now()
-	d.isWhole(s)
-	require.Less(t, time.Since(begin), time.Second)
+	require.Less(t, d.quickest(s), time.Second)
 }
 
 func TestCanRevert(t *testing.T) {

@@ -71,7 +71,7 @@ func TestCommandIsBounded(t *testing.T) {
 	defer cancel()
 	begin := time.Now()
 	require.ErrorIs(t, s.Do(ctx, micro.Start, "a"), context.DeadlineExceeded)
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), time.Minute)
 	state, err := s.State(t.Context(), "a")
 	require.NoError(t, err)
 	require.Len(t, state.Detail, 200)
