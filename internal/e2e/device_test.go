@@ -63,7 +63,7 @@ func newDevice(t testing.TB, m *maker, dir string) *device {
 		"device":     map[string]any{"id": "d1", "product": "camera", "variant": "arm", "hardware": "rev-b"},
 		"source":     map[string]any{"url": m.url, "root": filepath.Join(m.repo, "metadata", "1.root.json")},
 		"components": map[string]any{"app": map[string]any{"kind": "files", "root": d.app, "layout": "tree"}},
-		"trial":      map[string]any{"soak": "50ms", "interval": "20ms", "timeout": "2s", "deadline": "3s"},
+		"trial":      map[string]any{"soak": "50ms", "interval": "20ms", "timeout": "20s", "deadline": "3s"},
 		"limits":     map[string]any{"lock": "300ms"},
 	}
 	d.health("[ ! -e " + filepath.Join(dir, "sick") + " ] && { [ ! -e bin/selftest ] || sh bin/selftest; }")
