@@ -65,7 +65,7 @@ func (p *pairing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if other != nil {
 		select {
 		case <-other:
-		case <-time.After(2 * time.Second):
+		case <-time.After(20 * time.Second):
 			p.mu.Lock()
 			p.lone = append(p.lone, name)
 			p.mu.Unlock()
