@@ -98,5 +98,5 @@ func TestSystemdThatHangs(t *testing.T) {
 		sent++
 	}
 	require.ErrorContains(t, err, "resource temporarily unavailable")
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), time.Minute)
 }
