@@ -164,7 +164,7 @@ func (r *realRig) ask(limit time.Duration) string {
 // serves waits until the app answers so.
 func (r *realRig) serves(want string) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.get() == want }, 20*time.Second, 20*time.Millisecond, "%s", r.get())
+	require.Eventually(r.t, func() bool { return r.get() == want }, time.Minute, 20*time.Millisecond, "%s", r.get())
 }
 
 // look is what runs, without times and ids.

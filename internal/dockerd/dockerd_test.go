@@ -65,7 +65,7 @@ func TestEngine(t *testing.T) {
 	call(t, e, "/containers/create?name=app", strings.NewReader(spec), "application/json")
 	call(t, e, "/containers/app/start", nil, "")
 	hello := func() bool { return ask(e, "http://127.0.0.1:8080/") == "hello" }
-	require.Eventually(t, hello, 20*time.Second, 50*time.Millisecond) // its port is open before the program is up
+	require.Eventually(t, hello, time.Minute, 50*time.Millisecond) // its port is open before the program is up
 	pid, err := e.inside()
 	require.NoError(t, err)
 	e.Kill()
@@ -73,7 +73,7 @@ func TestEngine(t *testing.T) {
 	require.Error(t, err, "the engine still runs")
 	e.Restart()
 	e.reachable(t, "127.0.0.1:8080")
-	require.Eventually(t, hello, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, hello, time.Minute, 50*time.Millisecond)
 	e.Stop()
 	e.remove()
 	require.NoDirExists(t, e.dir)
