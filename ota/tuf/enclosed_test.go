@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,6 +25,7 @@ type enclosing struct {
 	*maker
 	files []release.Enclosed
 	pack  string
+	mu    sync.Mutex
 	asked []string
 	o     tuf.Options // of a device that knows the first release
 }
@@ -35,7 +37,9 @@ func newEnclosing(t *testing.T) *enclosing {
 	e := &enclosing{maker: m}
 	good := http.FileServer(http.Dir(m.dir))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e.mu.Lock()
 		e.asked = append(e.asked, strings.TrimPrefix(r.URL.Path, "/"))
+		e.mu.Unlock()
 		good.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
