@@ -39,7 +39,7 @@ func (f *treeFiles) Activate(ctx context.Context, tx ota.TxID, c release.Compone
 	}
 	if p != nil && root.is(&p.New) {
 		if err := f.settle(tx); err != nil {
-			return fmt.Errorf("cannot activate %s: %w", c.Name, explain(err))
+			return notActivated(c.Name, explain(err))
 		}
 		return f.moveForward(tx, p)
 	}
@@ -51,10 +51,10 @@ func (f *treeFiles) Activate(ctx context.Context, tx ota.TxID, c release.Compone
 		return f.stillSame(ctx, c)
 	}
 	if p, err = f.makePlan(ctx, tx, s, root); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	if err := f.exchange(tx, p); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, explain(err))
+		return notActivated(c.Name, explain(err))
 	}
 	return f.moveForward(tx, p)
 }

@@ -93,11 +93,12 @@ func (b *builder) remove(p string) error {
 
 // entries makes all entries, except files whose content has to come from
 // elsewhere.
-func (b *builder) entries() error {
+func (b *builder) entries() (err error) {
 	b.check = b.newChecker()
-	err := b.some(0, len(b.next.Entries), func(e *release.Entry) bool { return e.Type != release.File })
-	if err == nil {
-		err = b.shareAll()
+	for _, list := range b.inOrder() {
+		if err == nil {
+			err = b.makeAll(list)
+		}
 	}
 	if err := cmp.Or(err, b.check.end()); err != nil {
 		return err
@@ -105,14 +106,30 @@ func (b *builder) entries() error {
 	return b.shareAgain()
 }
 
-// some makes those of the entries from one to before another that are wanted.
-func (b *builder) some(from, to int, wanted func(*release.Entry) bool) error {
-	for i := from; i < to; i++ {
-		if !wanted(&b.next.Entries[i]) {
+// inOrder returns the entries in lists, each of what can be made at once when those
+// before it are there: what is no file, one level after the other, and the files.
+func (b *builder) inOrder() (lists [][]int32) {
+	var files []int32
+	for i := range b.next.Entries {
+		e := &b.next.Entries[i]
+		if e.Type == release.File {
+			files = append(files, int32(i))
 			continue
 		}
-		if err := b.entry(i); err != nil {
-			return fmt.Errorf("cannot stage %s: %w", b.next.Entries[i].Path, err)
+		depth := strings.Count(e.Path, "/")
+		for len(lists) <= depth {
+			lists = append(lists, nil)
+		}
+		lists[depth] = append(lists[depth], int32(i))
+	}
+	return append(lists, files)
+}
+
+// some makes those of a list.
+func (b *builder) some(list []int32) error {
+	for _, i := range list {
+		if err := b.entry(int(i)); err != nil {
+			return notStaged(b.next.Entries[i].Path, err)
 		}
 	}
 	return nil
@@ -186,7 +203,7 @@ func (b *builder) fetch(content ota.Content) error {
 		each = c.EachAtOnce
 	}
 	if err := each(b.ctx, blobs, b.put); err != nil {
-		return fmt.Errorf("cannot stage %s: %w", b.f.opts.Name, err)
+		return notStaged(b.f.opts.Name, err)
 	}
 	for _, i := range b.need {
 		if err := b.putAgain(i); err != nil {
@@ -231,7 +248,7 @@ func (b *builder) putAgain(i int32) error {
 	}
 	done, err := b.copyFrom(e.Path, e, in)
 	if err = errors.Join(err, in.Close()); err == nil && !done {
-		err = fmt.Errorf("cannot stage %s: %w", e.Path, ota.ErrDigest)
+		err = notStaged(e.Path, ota.ErrDigest)
 	}
 	if err != nil {
 		return err

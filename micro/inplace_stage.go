@@ -30,7 +30,7 @@ func (f *inPlaceFiles) Stage(ctx context.Context, tx ota.TxID, c release.Compone
 		err = opts.checkScripts(c)
 	}
 	if err != nil {
-		return "", fmt.Errorf("cannot stage %s: %w", c.Name, err)
+		return "", notStaged(c.Name, err)
 	}
 	f.dropSeeds()
 	defer f.dropSeeds()
@@ -165,7 +165,7 @@ func (m *maker) prepareOld(tree *at.Tree) error {
 	for i := range m.cs.Changes {
 		ch := &m.cs.Changes[i]
 		if err := s.prepareOld(ch); err != nil {
-			return errors.Join(fmt.Errorf("cannot stage %s: %w", ch.Path, err), s.batch.Close())
+			return errors.Join(notStaged(ch.Path, err), s.batch.Close())
 		}
 	}
 	return s.batch.Close()
@@ -218,7 +218,7 @@ func (m *maker) all(content ota.Content) error {
 	for i := range m.cs.Changes {
 		ch := &m.cs.Changes[i]
 		if err := m.one(ch); err != nil {
-			return fmt.Errorf("cannot stage %s: %w", ch.Path, err)
+			return notStaged(ch.Path, err)
 		}
 	}
 	for i, s := range m.stores {
@@ -230,7 +230,7 @@ func (m *maker) all(content ota.Content) error {
 		return nil
 	}
 	if err := content.Each(m.ctx, m.order, m.put); err != nil {
-		return fmt.Errorf("cannot stage %s: %w", m.f.opts.Name, err)
+		return notStaged(m.f.opts.Name, err)
 	}
 	return m.copies()
 }
@@ -338,7 +338,7 @@ func (m *maker) copies() error {
 		}
 		for _, ch := range m.need[b.Digest][1:] {
 			if err := m.copyOne(first, ch); err != nil {
-				return fmt.Errorf("cannot stage %s: %w", ch.Path, err)
+				return notStaged(ch.Path, err)
 			}
 		}
 	}

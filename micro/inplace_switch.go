@@ -36,13 +36,13 @@ func (f *inPlaceFiles) Activate(ctx context.Context, tx ota.TxID, c release.Comp
 		err = errors.Join(durable.SyncDir(f.path()), durable.SyncDir(f.txPath(tx)))
 	}
 	if err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	if p == nil || f.markIs(p.New.Mark) {
 		return f.isActive(ctx, c)
 	}
 	if err := f.forward(ctx, tx, p); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, explain(err))
+		return notActivated(c.Name, explain(err))
 	}
 	return nil
 }

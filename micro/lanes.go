@@ -7,13 +7,12 @@ import (
 	"errors"
 	"runtime"
 	"sync"
-
-	"github.com/pawl-ota/pawl/ota/release"
 )
 
 const (
 	maxLanes  = 4
 	laneLeast = 1024 // entries that are worth a lane
+	listLeast = 64   // and those of one list
 )
 
 // lanesFor returns how many lanes a tree of so many entries is worked on in: most
@@ -39,21 +38,20 @@ func inLanes(ctx context.Context, lanes, all int, work func(ctx context.Context,
 	return context.Cause(ctx)
 }
 
-// shareAll makes the files, those of a large tree that is built anew in lanes.
-func (b *builder) shareAll() error {
-	isFile := func(e *release.Entry) bool { return e.Type == release.File }
-	all := len(b.next.Entries)
-	lanes := lanesFor(all)
-	if lanes < 2 || !b.fresh || b.f.before != nil {
-		return b.some(0, all, isFile)
+// makeAll makes the entries of a list, those of a large tree that is built anew in
+// lanes: folders too, which take some file systems longer than a name for a file.
+func (b *builder) makeAll(list []int32) error {
+	lanes := lanesFor(len(b.next.Entries))
+	if lanes < 2 || len(list) < listLeast || !b.fresh || b.f.before != nil {
+		return b.some(list)
 	}
 	need := make([][]int32, lanes)
-	err := inLanes(b.ctx, lanes, all, func(ctx context.Context, n, from, to int) error {
+	err := inLanes(b.ctx, lanes, len(list), func(ctx context.Context, n, from, to int) error {
 		l, err := b.lane(ctx)
 		if err != nil {
 			return err
 		}
-		err = l.some(from, to, isFile)
+		err = l.some(list[from:to])
 		need[n] = l.need
 		closeSources(l.sources)
 		return errors.Join(err, l.tree.Close())

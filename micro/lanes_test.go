@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -63,7 +64,15 @@ func (m *meeting) Read(p []byte) (int, error) {
 	return m.r.Read(p)
 }
 
-// manyFiles are enough for lanes; every tenth one is other in another version.
+func nameOfMany(i int) string {
+	if i%2 == 1 {
+		return fmt.Sprintf("d%02d/in/f%d", i%(listLeast+34), i)
+	}
+	return fmt.Sprintf("d%02d/f%d", i%(listLeast+34), i)
+}
+
+// manyFiles are enough for lanes, in two levels of folders that are; every tenth one
+// is other in another version.
 func manyFiles(version int) map[string]string {
 	all := map[string]string{}
 	for i := range 2*laneLeast + 100 {
@@ -71,7 +80,7 @@ func manyFiles(version int) map[string]string {
 		if i%10 == 0 {
 			text = fmt.Sprintf("%d in version %d %s", i, version, strings.Repeat("x", i))
 		}
-		all[fmt.Sprintf("d%02d/f%d", i%37, i)] = text
+		all[nameOfMany(i)] = text
 	}
 	return all
 }
@@ -94,6 +103,29 @@ func TestBroughtAtOnce(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, found)
 	}
+}
+
+// TestInOrder: what an entry lies in is in a list before its own, and files are in the
+// last.
+func TestInOrder(t *testing.T) {
+	tree := manyFiles(1)
+	tree["d01/in/deep/er/f"] = "f"
+	tree["top"] = "t"
+	ix := newShop(t, files(t, t.TempDir(), tree)).ix
+	made := map[string]bool{".": true}
+	lists := (&builder{next: ix}).inOrder()
+	require.Len(t, lists, 5, "four levels, and files")
+	for n, list := range lists {
+		for _, i := range list {
+			e := &ix.Entries[i]
+			require.True(t, made[path.Dir(e.Path)], e.Path)
+			require.Equal(t, n == len(lists)-1, e.Type == release.File)
+		}
+		for _, i := range list {
+			made[ix.Entries[i].Path] = true
+		}
+	}
+	require.Len(t, made, len(ix.Entries))
 }
 
 // TestLanesFail has the work of one lane fail: the others end, and the error is
@@ -119,13 +151,13 @@ func TestSharedInLanes(t *testing.T) {
 	s1, s2 := newShop(t, files(t, t.TempDir(), manyFiles(1))), newShop(t, files(t, t.TempDir(), manyFiles(2)))
 	d := newDevice(t)
 	d.install("t1", s1)
-	p := "d31/f1733"
+	p, q := nameOfMany(1733), nameOfMany(2003)
 	write(t, filepath.Join(d.root, p), "evil")
 	require.NoError(t, d.stage("t2", s2))
-	write(t, filepath.Join(d.root, "d05/f2003"), "evil")
+	write(t, filepath.Join(d.root, q), "evil")
 	require.ErrorIs(t, d.f.Activate(t.Context(), "t2", s2.c), ErrChanged)
 	d.revert("t2", s2)
 	d.activate("t3", s2)
 	require.Equal(t, "1733", d.read(p))
-	require.Equal(t, "2003", d.read("d05/f2003"))
+	require.Equal(t, "2003", d.read(q))
 }

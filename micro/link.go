@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 
@@ -80,7 +79,7 @@ func (b *builder) shareAgain() error {
 			b.copies = false
 		}
 		if err != nil {
-			return fmt.Errorf("cannot stage %s: %w", p, err)
+			return notStaged(p, err)
 		}
 	}
 	slices.Sort(b.need)

@@ -329,3 +329,8 @@ func explain(err error) error {
 func isGone(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
+
+func notStaged(what string, err error) error { return fmt.Errorf("cannot stage %s: %w", what, err) }
+func notActivated(what string, err error) error {
+	return fmt.Errorf("cannot activate %s: %w", what, err)
+}

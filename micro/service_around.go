@@ -47,7 +47,7 @@ func (f *Files) Stage(ctx context.Context, tx ota.TxID, c release.Component, con
 		err = f.svc.ask(ctx, run)
 	}
 	if err != nil {
-		return "", fmt.Errorf("cannot stage %s: %w", c.Name, err)
+		return "", notStaged(c.Name, err)
 	}
 	effect, err := f.layout.Stage(ctx, tx, c, content)
 	if err == nil && len(run.Services) > 0 {
@@ -97,7 +97,7 @@ func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) 
 	}
 	run, err := f.svc.begin(ctx, tx, c)
 	if err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	if run == nil {
 		return f.layout.Activate(ctx, tx, c)
@@ -110,7 +110,7 @@ func (f *Files) Activate(ctx context.Context, tx ota.TxID, c release.Component) 
 		return err
 	}
 	if err := f.svc.bringUp(ctx, tx, run); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	return nil
 }
@@ -177,20 +177,20 @@ func (s *services) plan(tx ota.TxID, c release.Component) (*serviceRun, error) {
 // turn stops what has to rest, the last one first, and has the files switched.
 func (s *services) turn(ctx context.Context, tx ota.TxID, c release.Component, run *serviceRun) error {
 	if err := s.rest(ctx, run); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	if err := s.enter(tx, run, switching); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	if err := s.files.Activate(ctx, tx, c); err != nil {
 		return err
 	}
 	if err := s.refresh(ctx); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	// One that somebody started in the meantime may have found the old files.
 	if err := s.rest(ctx, run); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	for i := range run.Services {
 		m := &run.Services[i]
@@ -199,7 +199,7 @@ func (s *services) turn(ctx context.Context, tx ota.TxID, c release.Component, r
 		}
 	}
 	if err := s.enter(tx, run, switched); err != nil {
-		return fmt.Errorf("cannot activate %s: %w", c.Name, err)
+		return notActivated(c.Name, err)
 	}
 	return nil
 }
