@@ -39,8 +39,11 @@ func (e Enclosed) Part() bool { return strings.HasPrefix(e.Name, contentFolder) 
 func EncodeEnclosed(list []Enclosed) ([]byte, error) {
 	list = slices.Clone(list)
 	for ; len(list) > 0; list = slices.Delete(list, largest(list), largest(list)+1) {
+		if !fits(list) {
+			continue
+		}
 		stored, err := encodeEnclosed(list)
-		if err != nil || len(stored) <= MaxEnclosed && fits(list) {
+		if err != nil || len(stored) <= MaxEnclosed {
 			return stored, err
 		}
 	}
