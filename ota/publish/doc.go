@@ -26,11 +26,11 @@
 // 100 MB for each core, of at most eight; the search for deltas holds 768 MB, or what
 // one pair of files takes, about six times the old one and once the new.
 //
-// The timestamp of a release encloses the new metadata, the release's documents and,
-// where that is at most [release.MaxEnclosed] bytes, the content that a device lacks
-// that runs the release before: so a little update takes no request more than the look
-// that finds it. [Repository.Refresh] leaves them out again. They are the same bytes as
-// the files, and are verified as they are.
+// The timestamp of a release encloses the new metadata, the release's documents and the
+// content that a device lacks that runs the release before, as far as they fit into
+// [release.MaxEnclosed]: so a little update takes no request more than the look that
+// finds it. What is published next leaves them out again, [Repository.Refresh] too. They
+// are the same bytes as the files, and are verified as they are.
 //
 // A component of kind "compose" is made of a compose file: its index is an app
 // document (package compose), and its content the configurations and uncompressed
